@@ -1,0 +1,90 @@
+"""The guard's configuration: one JSON file, written by the deploy, read once at start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
+Instance = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[0-9]+(\.[0-9]+)?$")]
+AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/")]
+EngineVariable = Annotated[str, StringConstraints(pattern=r"^(MLX|NCCL|OMP|CUDA)_[A-Z0-9_]+$")]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says every reason at once."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Config(Section):
+    """Everything the guard is told.  Bytes are bytes, times are seconds."""
+
+    instance: Instance
+    """``SLUG.REPLICA``, the unit's name after ``mlx-model@``."""
+    slug: Slug
+    served_name: Annotated[str, StringConstraints(min_length=1)]
+    """The only value of ``model`` that a request may carry."""
+    engine: Literal["mlx"] = "mlx"
+    runtime: AbsolutePath
+    """The engine's virtual environment; its ``bin/python`` runs engine and tokenizer."""
+    model: AbsolutePath
+    """The immutable snapshot directory, a canonical path (the engine keys models by spelling)."""
+
+    context_tokens: Annotated[int, Field(ge=16)]
+    """Prompt and answer of one request together."""
+    concurrency: Annotated[int, Field(ge=1)]
+    """Sequences that the engine is given at once."""
+    waiting: Annotated[int, Field(ge=0)] = 64
+    """Requests that may wait for a place; one more gets 429."""
+    prompt_concurrency: Annotated[int, Field(ge=1)]
+    decode_concurrency: Annotated[int, Field(ge=1)]
+    prefill_step: Annotated[int, Field(ge=1)] = 2048
+    prompt_cache_entries: Annotated[int, Field(ge=0)] = 0
+
+    memory_limit_bytes: Annotated[int, Field(gt=0)] | None = None
+    """MLX's limit; ``None`` leaves MLX's own (0.95 of the whole device)."""
+    cache_limit_bytes: Annotated[int, Field(ge=0)] | None = None
+    """MLX's cache of freed buffers; ``None`` leaves MLX's own (as large as the limit)."""
+    planned_bytes: Annotated[int, Field(gt=0)] | None = None
+    """What the plan says this instance takes, for the metrics and for the wait for a free GPU."""
+    gpu_uuids: tuple[str, ...] = ()
+    """Empty on a CPU."""
+
+    socket: AbsolutePath
+    run_dir: AbsolutePath
+    cache_dir: AbsolutePath
+    inputs: Annotated[str, StringConstraints(min_length=1)]
+    """The digest of all that this instance is made of, told back in ``run_dir/inputs``."""
+
+    start_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    """Longest silence while starting: no bytes read, no token.  Not the length of the start."""
+    stop_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long requests in flight may take to end after SIGTERM."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 8 << 20
+    engine_environment: dict[EngineVariable, str] = {}
+    """More of MLX's, NCCL's or CUDA's variables for the engine."""
+
+
+def load(path: Path) -> Config:
+    """Read and check the configuration; raises ConfigError with every mistake named."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        # As Python data first: pydantic's strict mode is laxer about JSON (tuples from lists).
+        json.loads(text)
+        return Config.model_validate_json(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"`{'.'.join(map(str, mistake['loc']))}`: {mistake['msg'].lower()}"
+            for mistake in error.errors(include_url=False, include_input=False)
+        )
+        raise ConfigError(f"{path}: {mistakes}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from None

@@ -1,0 +1,41 @@
+"""Tell systemd: sd_notify's protocol, one datagram a message (sd_notify(3))."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+class Notifier:
+    """Sends to ``NOTIFY_SOCKET``; without one (not under systemd) it says nothing."""
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address.replace("@", "\0", 1) if address else None
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None
+
+    @classmethod
+    def from_environment(cls) -> Notifier:
+        """Take the address and forget it, so that the engine never inherits it."""
+        return cls(os.environ.pop("NOTIFY_SOCKET", None))
+
+    def send(self, **fields: str | int) -> None:
+        if self._socket is None or self._address is None:
+            return
+        message = "\n".join(f"{key}={value}" for key, value in fields.items())
+        self._socket.sendto(message.encode(), self._address)
+
+    def ready(self, status: str) -> None:
+        self.send(READY=1, STATUS=status)
+
+    def stopping(self, status: str) -> None:
+        self.send(STOPPING=1, STATUS=status)
+
+    def status(self, status: str) -> None:
+        self.send(STATUS=status)
+
+    def extend_start(self, seconds: float, status: str) -> None:
+        """Ask for this much longer from now on; only told while something moves."""
+        self.send(EXTEND_TIMEOUT_USEC=int(seconds * 1e6), STATUS=status)
+
+    def alive(self) -> None:
+        self.send(WATCHDOG=1)

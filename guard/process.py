@@ -1,0 +1,70 @@
+"""The engine's process: started, watched through /proc, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class EngineProcess:
+    """One child in a process group of its own."""
+
+    def __init__(self, child: asyncio.subprocess.Process) -> None:
+        self._child = child
+        self.exited = asyncio.create_task(child.wait())
+
+    @classmethod
+    async def start(cls, command: Sequence[str], environment: Mapping[str, str]) -> EngineProcess:
+        return cls(
+            await asyncio.create_subprocess_exec(
+                *command,
+                env=dict(environment),
+                stdin=asyncio.subprocess.DEVNULL,
+                process_group=0,
+            )
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def ended(self) -> str | None:
+        """How it ended, in words; ``None`` while it lives."""
+        code = self._child.returncode
+        if code is None:
+            return None
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+
+    def signs(self) -> tuple[int, int]:
+        """Bytes it has read and pages it holds: what grows while weights are loaded.
+
+        Zeros once it is gone.
+        """
+        try:
+            io = Path(f"/proc/{self.pid}/io").read_text(encoding="ascii")
+            resident = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
+        except (OSError, IndexError):
+            return 0, 0
+        return int(io.split("rchar: ", 1)[1].split("\n", 1)[0]), resident
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the whole group (an engine may have children: compilers, workers)."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            return
+
+    async def end(self, *, grace_s: float) -> None:
+        """SIGTERM, then SIGKILL after ``grace_s`` seconds."""
+        if not self.exited.done():
+            self.signal(signal.SIGTERM)
+            await asyncio.wait({self.exited}, timeout=grace_s)
+        await self.kill()
+
+    async def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        await self.exited
