@@ -1,0 +1,91 @@
+"""A host's disk: an overlay over a base image and layers, thrown away with the host.
+
+A durable disk keeps what the host writes on an ext4 of its own, so that a power cut loses what
+was not synced, as on a real machine.
+"""
+
+import fcntl
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.machine import mounts_under, remove_tree, run, unmount_under
+
+# EXT4_IOC_SHUTDOWN and EXT4_GOING_FLAGS_NOLOGFLUSH (linux/fs/ext4/ext4.h): from this moment on
+# nothing reaches the image, its journal included. The kernel's own tests cut power this way.
+_SHUTDOWN = 0x8004587D
+_WITHOUT_FLUSHING_THE_LOG = struct.pack("I", 2)
+
+SIZE_BYTES = 16 << 30
+"""Of a durable disk; the image is sparse and takes what was written."""
+
+_OPTIONS = "index=off,xino=off,redirect_dir=off,metacopy=off"
+"""With all of them off the upper directory is plain enough to be a lower one elsewhere."""
+
+
+class Disk:
+    """What one host writes, over what it shares with others."""
+
+    def __init__(self, directory: Path, *, durable: bool) -> None:
+        """Put the disk below a directory of the host's own."""
+        self.root = directory / "root"
+        self._image = directory / "disk.img"
+        self._own = directory / "disk"
+        self._durable = durable
+        self.upper = self._own / "upper"
+
+    def make(self) -> None:
+        """Make it, empty."""
+        self.root.mkdir()
+        self._own.mkdir()
+        if self._durable:
+            with self._image.open("wb") as image:
+                image.truncate(SIZE_BYTES)
+            # A small journal: the whole of it is written when the image is made.
+            run("mkfs.ext4", "-q", "-m0", "-J", "size=32", self._image)
+
+    def mount(self, lower: Sequence[Path]) -> None:
+        """Mount it over lower trees, the topmost first."""
+        if self.root in mounts_under(self.root):
+            return
+        if self._durable:
+            run("mount", "-o", "loop", self._image, self._own)
+        self.upper.mkdir(exist_ok=True)
+        (self._own / "work").mkdir(exist_ok=True)
+        trees = ":".join(str(tree) for tree in lower)
+        options = f"lowerdir={trees},upperdir={self.upper},workdir={self._own}/work,{_OPTIONS}"
+        run("mount", "-t", "overlay", "overlay", "-o", options, self.root)
+
+    def sync(self) -> None:
+        """Write everything to the disk, as a clean shutdown does."""
+        descriptor = os.open(self._own, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def lose_power(self) -> None:
+        """Let nothing more reach a durable disk; it stays so until it is mounted again."""
+        if self._durable:
+            descriptor = os.open(self._own, os.O_RDONLY)
+            try:
+                fcntl.ioctl(descriptor, _SHUTDOWN, _WITHOUT_FLUSHING_THE_LOG)
+            finally:
+                os.close(descriptor)
+
+    def unmount(self) -> None:
+        """Unmount it; mounting it again recovers its journal."""
+        unmount_under(self.root)
+        unmount_under(self._own)
+
+    def remove(self) -> None:
+        """Throw it away."""
+        self.unmount()
+        remove_tree(self.root)
+        remove_tree(self._own)
+        self._image.unlink(missing_ok=True)
+
+    def copy_upper(self, to: Path) -> None:
+        """Copy what the host wrote, whiteouts and overlay attributes included."""
+        run("cp", "--archive", "--reflink=auto", self.upper, to, timeout_s=600)

@@ -1,0 +1,344 @@
+"""One host of a lab: a Debian under systemd with an address of its own."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.bases import USER, base
+from lab.cgroups import Cgroup
+from lab.disk import Disk
+from lab.identity import Identity
+from lab.machine import LabError, read_json, remove_tree, run, write_json
+from lab.processes import Process, children, spawn
+
+if TYPE_CHECKING:
+    from lab.lab import Lab
+
+Done = subprocess.CompletedProcess[str]
+
+# Rebooting, nspawn exits with 133 and leaves it to its caller to start it again.
+_AGAIN_AND_AGAIN = (
+    'echo $$ > "$1"; shift; while :; do "$@"; status=$?; [ $status = 133 ] || exit $status; done'
+)
+
+# What BPF policies (IPAddressDeny, DevicePolicy) need to be enforced inside; without these, and
+# the unified hierarchy, systemd ignores them silently. No more than that: with CAP_SYS_MODULE or
+# CAP_SYS_TIME a host could change this machine.
+_CAPABILITIES = "CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_RESOURCE"
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_INSIDE = ("env", "-i", f"PATH={_PATH}", "HOME=/root", "USER=root", "LANG=C.UTF-8")
+
+
+class HostError(LabError):
+    """A command on a host failed; `done` holds what it said."""
+
+    def __init__(self, host: str, command: str, done: Done) -> None:
+        """Tell which command on which host."""
+        self.done = done
+        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        super().__init__(f"{host}: `{command}` exited with {done.returncode}: {said}")
+
+
+class Host:
+    """A host of a lab. Made by `Lab.boot`, found again by `Lab.host`."""
+
+    def __init__(self, lab: "Lab", name: str) -> None:
+        """Find a host that was claimed before."""
+        self.lab = lab
+        self.name = name
+        self.directory = lab.room / "hosts" / name
+        record = read_json(self.directory / "host.json")
+        self.address: str = record["address"]
+        self.release: str = record["release"]
+        self.durable: bool = record["durable"]
+        self.layers = [Path(layer) for layer in record["layers"]]
+        self.binds: list[str] = record["binds"]
+        self._machine: str = record["machine"]
+        self._disk = Disk(self.directory, durable=self.durable)
+        self._cgroup = Cgroup(f"mlx-hosts-lab-{self._machine}")
+
+    # What it is
+
+    @property
+    def root(self) -> Path:
+        """Its whole tree as seen from this machine: its disk, without /run, /tmp, /proc, /sys."""
+        return self._disk.root
+
+    @property
+    def interface(self) -> str:
+        """Its port on the lab's bridge."""
+        return f"vb-{self._machine}"
+
+    @property
+    def public_key(self) -> str:
+        """Its SSH host key as in a known_hosts file; empty before its first start."""
+        return str(self._record().get("public_key", ""))
+
+    @property
+    def console(self) -> str:
+        """What it printed on its console since it was made."""
+        return (self.directory / "console.log").read_text(errors="replace")
+
+    @property
+    def ssh_data(self) -> dict[str, str | int]:
+        """How to reach it, under the names that pyinfra's SSH connector has for these things."""
+        return {
+            "ssh_hostname": self.address,
+            "ssh_port": 22,
+            "ssh_user": USER,
+            "ssh_key": str(self.lab.key),
+            "ssh_known_hosts_file": str(self.lab.known_hosts),
+            "ssh_strict_host_key_checking": "yes",
+        }
+
+    def running(self) -> bool:
+        """Whether it is switched on."""
+        process = self._process()
+        return process is not None and process.alive()
+
+    # Commands
+
+    def run(
+        self,
+        command: str,
+        *,
+        check: bool = True,
+        timeout_s: float = 60,
+        input: str | None = None,  # noqa: A002  # as in subprocess.run
+    ) -> Done:
+        """Run a shell command as the unprivileged user, by SSH; raise HostError if it fails."""
+        ssh = ["ssh", "-F", str(self.lab.ssh_config), "-o", "BatchMode=yes", self.name, command]
+        return self._finish(ssh, command, check=check, timeout_s=timeout_s, text=input)
+
+    def root_run(
+        self,
+        command: str,
+        *,
+        check: bool = True,
+        timeout_s: float = 60,
+        input: str | None = None,  # noqa: A002  # as in subprocess.run
+    ) -> Done:
+        """Run a shell command as root from this machine (no SSH, no network: 10 ms)."""
+        inside = [*self._enter(), "bash", "-c", command]
+        return self._finish(inside, command, check=check, timeout_s=timeout_s, text=input)
+
+    def _finish(
+        self, argv: list[str], command: str, *, check: bool, timeout_s: float, text: str | None
+    ) -> Done:
+        feed: dict[str, Any] = {"stdin": subprocess.DEVNULL} if text is None else {"input": text}
+        try:
+            done = subprocess.run(
+                argv, capture_output=True, text=True, timeout=timeout_s, check=False, **feed
+            )
+        except subprocess.TimeoutExpired:
+            raise LabError(f"{self.name}: `{command}` took longer than {timeout_s:g} s") from None
+        if check and done.returncode:
+            raise HostError(self.name, command, done)
+        return done
+
+    # Power
+
+    def start(self) -> None:
+        """Switch it on and wait until it is up and answers SSH."""
+        if self.running():
+            return
+        self._disk.mount([*self.layers, base(self.release)])
+        if not self.public_key:
+            self._note(public_key=self._identity().write_into(self.root))
+            self.lab.tell()
+        self._cgroup.make()
+        nspawn = [
+            "systemd-nspawn",
+            "--quiet",
+            f"--directory={self.root}",
+            "--boot",
+            f"--machine={self._machine}",
+            f"--network-bridge={self.lab.network.bridge}",
+            # There may be no systemd on this machine to register with.
+            "--register=no",
+            "--keep-unit",
+            "--resolv-conf=off",
+            "--link-journal=no",
+            f"--capability={_CAPABILITIES}",
+            "--system-call-filter=bpf",
+            *(f"--bind={bind}" for bind in self.binds),
+        ]
+        process = spawn(
+            "sh",
+            "-c",
+            _AGAIN_AND_AGAIN,
+            f"lab-host-{self.name}",
+            self._cgroup.procs,
+            *nspawn,
+            log=self.directory / "console.log",
+            env={"PATH": _PATH, "LANG": "C.UTF-8", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+        )
+        self._note(process=process.to_json())
+        self.wait_until_up()
+
+    def wait_until_up(self, timeout_s: float = 60) -> None:
+        """Wait until systemd has started everything and sshd answers; raise LabError if not."""
+        deadline = time.monotonic() + timeout_s
+        state = ""
+        # `--wait` needs a bus to ask, which the host does not have in its first moments.
+        while state not in {"running", "degraded"}:
+            self._patience(deadline, "is not up", state)
+            if self._leader() is not None:
+                ask = "systemctl is-system-running --wait"
+                state = self.root_run(ask, check=False, timeout_s=timeout_s).stdout.strip()
+        while not self._answers():
+            self._patience(deadline, "does not answer on port 22", state)
+
+    def reboot(self) -> None:
+        """Reboot it in good order, and wait until it is up again."""
+        before = self._leader()
+        self.root_run("systemctl reboot", check=False)
+        if before is not None:
+            before.wait(timeout_s=90)
+        self.wait_until_up()
+
+    def stop(self) -> None:
+        """Shut it down in good order; its disk stays."""
+        process = self._process()
+        if process is not None and process.alive():
+            self.root_run("systemctl poweroff", check=False)
+            process.wait(timeout_s=90)
+        self._cgroup.remove()
+        self._disk.sync()
+
+    def kill(self) -> None:
+        """Take its power away: every process gone at once, and what a durable disk had not synced.
+
+        `start` switches it on again.
+        """
+        self._disk.lose_power()
+        self._cgroup.remove()
+        process = self._process()
+        if process is not None:
+            process.wait(timeout_s=10)
+        self._disk.unmount()
+
+    def power_cut(self) -> None:
+        """Take its power away and give it back: see `kill`."""
+        self.kill()
+        self.start()
+
+    # Network
+
+    def cut_network(self) -> None:
+        """Pull its cable: packets to and from it are lost, connections hang."""
+        run("ip", "link", "set", self.interface, "down")
+
+    def restore_network(self) -> None:
+        """Put its cable back."""
+        run("ip", "link", "set", self.interface, "up")
+
+    # Life and death
+
+    def new_identity(self) -> "Host":
+        """Destroy it and build it anew from scratch, under its name, on the same base and layers.
+
+        The new host has another machine id, address and host key; nothing of the old one is left.
+        """
+        self.destroy()
+        return self.lab.boot(
+            self.name,
+            release=self.release,
+            layers=self.layers,
+            durable=self.durable,
+            binds=self.binds,
+        )
+
+    def destroy(self) -> None:
+        """Remove it and everything that was made for it."""
+        self._cgroup.remove()
+        process = self._process()
+        if process is not None:
+            process.end()
+        self._disk.remove()
+        remove_tree(self.directory)
+        self.lab.tell()
+
+    # Inside
+
+    def _record(self) -> dict[str, Any]:
+        record: dict[str, Any] = read_json(self.directory / "host.json")
+        return record
+
+    def _note(self, **what: object) -> None:
+        write_json(self.directory / "host.json", {**self._record(), **what})
+
+    def _process(self) -> Process | None:
+        recorded = self._record().get("process")
+        return Process.of_json(recorded) if recorded else None
+
+    def _leader(self) -> Process | None:
+        """Find its systemd: the child of nspawn, which is a child of the shell that we started."""
+        process = self._process()
+        if process is None or not process.alive():
+            raise LabError(f"{self.name} is not running; its console:\n{self.console[-2000:]}")
+        for nspawn in children(process.pid):
+            for leader in children(nspawn):
+                try:
+                    return Process.of(leader)
+                except ProcessLookupError:
+                    continue
+        return None
+
+    def _enter(self) -> list[str]:
+        leader = self._leader()
+        if leader is None:
+            raise LabError(f"{self.name} is rebooting")
+        return ["nsenter", f"--target={leader.pid}", "--all", "--", *_INSIDE]
+
+    def _identity(self) -> Identity:
+        return Identity(
+            name=self.name,
+            address=self.address,
+            prefix=self.lab.network.subnet.prefixlen,
+            gateway=self.lab.network.machine,
+            authorized_key=self.lab.key.with_suffix(".pub").read_text().strip(),
+        )
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection((self.address, 22), timeout=1) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def _patience(self, deadline: float, complaint: str, state: str) -> None:
+        if time.monotonic() > deadline:
+            console = self.console[-2000:]
+            raise LabError(f"{self.name} {complaint} (system state `{state}`):\n{console}")
+        time.sleep(0.02)
+
+
+def claim(
+    directory: Path,
+    *,
+    address: str,
+    machine: str,
+    release: str,
+    layers: Sequence[Path],
+    durable: bool,
+    binds: Sequence[str],
+) -> None:
+    """Write down what a host is before anything of it is made, so that it can always be removed."""
+    directory.mkdir(parents=True)
+    write_json(
+        directory / "host.json",
+        {
+            "address": address,
+            "machine": machine,
+            "release": release,
+            "layers": [str(layer) for layer in layers],
+            "durable": durable,
+            "binds": list(binds),
+        },
+    )
+    Disk(directory, durable=durable).make()

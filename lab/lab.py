@@ -1,0 +1,271 @@
+"""A lab: a network of its own and the hosts on it, removed without a trace when it goes."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lab import downloads
+from lab.bases import DEFAULT_RELEASE, USER
+from lab.host import Host, claim
+from lab.machine import LabError, lock, read_json, remove_tree, run, write_json
+from lab.network import Network, free_subnet, stop_forwarding
+from lab.prerequisites import missing
+from lab.processes import Process
+
+ROOMS = Path("/var/lib/mlx-hosts-lab")
+"""One directory a lab: all that was made for it stands here or is named here, before it is made."""
+
+_FORWARDING = ROOMS / "forwarding.json"
+
+
+class Lab:
+    """Some hosts on a bridge of their own.
+
+    Within `with Lab() as lab:` it lasts as long as the block (and is removed by the next lab of
+    any kind, should this process be killed). `Lab.at(directory)` is one that stays until `down`.
+    """
+
+    def __init__(self, state: Path | None = None, *, room: Path | None = None) -> None:
+        """Make a lab; or, given its room, find one that was made before.
+
+        Raises LabError with everything that is missing on this machine.
+        """
+        if room is None:
+            absent = missing()
+            if absent:
+                raise LabError("no lab can be made here:\n  " + "\n  ".join(absent))
+            room = _reserve(state)
+        self.room = room
+        self._record: dict[str, Any] = read_json(room / "lab.json")
+        self.id: str = self._record["id"]
+        self.state = Path(self._record["state"])
+        self.network = Network(lab=self.id, subnet=self._record["subnet"])
+
+    @classmethod
+    def at(cls, state: Path) -> Self:
+        """Find the lab whose state stands in a directory, or make it; it outlives this process."""
+        return cls.found(state) or cls(state)
+
+    @classmethod
+    def found(cls, state: Path) -> Self | None:
+        """Find the lab whose state stands in a directory."""
+        pointer = state / "lab.json"
+        if not pointer.exists():
+            return None
+        room = ROOMS / read_json(pointer)["lab"]
+        return cls(room=room) if (room / "lab.json").exists() else None
+
+    def __enter__(self) -> Self:
+        """Set up its network."""
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove it."""
+        self.down()
+
+    # What others read
+
+    @property
+    def key(self) -> Path:
+        """The private key that opens its hosts."""
+        return self.state / "key"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The host keys of its hosts."""
+        return self.state / "known_hosts"
+
+    @property
+    def ssh_config(self) -> Path:
+        """For `ssh -F`: its hosts by name."""
+        return self.state / "ssh_config"
+
+    @property
+    def inventory(self) -> Path:
+        """Its hosts as data: see lab/README.md."""
+        return self.state / "inventory.json"
+
+    def hosts(self) -> list[Host]:
+        """Return its hosts, by name."""
+        records = (self.room / "hosts").glob("*/host.json")
+        return [Host(self, record.parent.name) for record in sorted(records)]
+
+    def host(self, name: str) -> Host:
+        """Find a host; raise LabError if there is none of that name."""
+        if not (self.room / "hosts" / name / "host.json").exists():
+            names = ", ".join(host.name for host in self.hosts()) or "none"
+            raise LabError(f"no host `{name}` in this lab: it has {names}")
+        return Host(self, name)
+
+    # Acts
+
+    def open(self) -> None:
+        """Make what is not there yet: key and network."""
+        with lock(ROOMS / ".lock"):
+            if not self.key.exists():
+                run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", self.key)
+            self.network.make(_FORWARDING)
+        self.tell()
+
+    def boot(
+        self,
+        name: str,
+        *,
+        release: str = DEFAULT_RELEASE,
+        layers: Sequence[Path] = (),
+        durable: bool = False,
+        address: str | None = None,
+        binds: Sequence[str] = (),
+    ) -> Host:
+        """Boot a new host and return it when it answers SSH (1 to 2 s).
+
+        `layers` are trees over the base image, the topmost first; `binds` are paths as nspawn's
+        `--bind=` takes them. With `durable` a power cut loses what was not synced. Raises LabError
+        for a name or an address that is taken.
+        """
+        with lock(self.room / ".lock"):
+            claim(
+                self._vacant(name),
+                address=self._address(address),
+                machine=f"{self.id}-{secrets.token_hex(2)}",
+                release=release,
+                layers=layers,
+                durable=durable,
+                binds=binds,
+            )
+        host = Host(self, name)
+        host.start()
+        return host
+
+    def down(self) -> None:
+        """Remove it: hosts, processes, mounts, network, files."""
+        for host in (self.room / "hosts").glob("*"):
+            if (host / "host.json").exists():
+                Host(self, host.name).destroy()
+        self.network.remove()
+        with lock(ROOMS / ".lock"):
+            self._forget_state()
+            remove_tree(self.room)
+            if not any(ROOMS.glob("*/lab.json")):
+                stop_forwarding(_FORWARDING)
+
+    def tell(self) -> None:
+        """Write the files that others read, from what is known of the hosts."""
+        with lock(self.room / ".telling"):
+            known = [host for host in self.hosts() if host.public_key]
+            self.known_hosts.write_text(
+                "".join(f"{host.name},{host.address} {host.public_key}\n" for host in known)
+            )
+            self.ssh_config.write_text("".join(self._ssh_section(host) for host in known))
+            write_json(
+                self.inventory,
+                {
+                    "lab": self.id,
+                    "hosts": {
+                        host.name: {**host.ssh_data, "release": host.release} for host in known
+                    },
+                    "download_environment": downloads.environment(),
+                    "hub": self.hub_data(),
+                },
+            )
+
+    def hub_data(self) -> dict[str, Any] | None:
+        """Return what is known of the lab's hub, if one runs: endpoint, token and models."""
+        record = self.room / "hub.json"
+        return read_json(record)["told"] if record.exists() else None
+
+    # Inside
+
+    def _vacant(self, name: str) -> Path:
+        directory = self.room / "hosts" / name
+        if directory.exists():
+            raise LabError(f"there is a host `{name}` in this lab already")
+        return directory
+
+    def _address(self, wanted: str | None) -> str:
+        record = read_json(self.room / "lab.json")
+        taken = {host.address for host in self.hosts()}
+        if wanted is None:
+            # An address given back is not given again, so that a rebuilt host has another one.
+            given = [*record["given"], *taken]
+            free = [one for one in self.network.addresses if one not in given]
+            if not free:
+                raise LabError(f"all addresses of {self.network.subnet} were given: make a new lab")
+            wanted = free[0]
+        elif wanted in taken or wanted not in self.network.addresses:
+            raise LabError(f"`{wanted}` is not a free address of {self.network.subnet}")
+        write_json(self.room / "lab.json", {**record, "given": [*record["given"], wanted]})
+        return wanted
+
+    def _ssh_section(self, host: Host) -> str:
+        return (
+            f"Host {host.name}\n"
+            f"  HostName {host.address}\n"
+            f"  User {USER}\n"
+            f"  IdentityFile {self.key}\n"
+            f"  IdentitiesOnly yes\n"
+            f"  UserKnownHostsFile {self.known_hosts}\n"
+            f"  StrictHostKeyChecking yes\n"
+        )
+
+    def _forget_state(self) -> None:
+        for name in ("lab.json", "key", "key.pub", "known_hosts", "ssh_config", "inventory.json"):
+            (self.state / name).unlink(missing_ok=True)
+        if self.state.is_dir() and not any(self.state.iterdir()):
+            self.state.rmdir()
+
+
+def sweep() -> list[str]:
+    """Remove the labs that crashed runs left behind, and return their names.
+
+    A lab is left behind when the process that owns it is gone, or the directory that points to it.
+    """
+    swept = []
+    for record in sorted(ROOMS.glob("*/lab.json")):
+        found = read_json(record)
+        owner = found["owner"]
+        pointer = Path(found["state"]) / "lab.json"
+        gone = not Process.of_json(owner).alive() if owner else not pointer.exists()
+        if gone:
+            Lab(room=record.parent).down()
+            swept.append(found["id"])
+    return swept
+
+
+def _reserve(state: Path | None) -> Path:
+    """Give a new lab an id, a room and a subnet, on record before anything is made."""
+    sweep()
+    with lock(ROOMS / ".lock"):
+        identity = secrets.token_hex(2)
+        while (ROOMS / identity).exists():
+            identity = secrets.token_hex(2)
+        subnet = free_subnet([read_json(one)["subnet"] for one in ROOMS.glob("*/lab.json")])
+        room = ROOMS / identity
+        room.mkdir(mode=0o700)
+        owner = Process.of(os.getpid()).to_json() if state is None else None
+        state = (state or room / "state").resolve()
+        record: dict[str, Any] = {
+            "id": identity,
+            "state": str(state),
+            "owner": owner,
+            "subnet": subnet,
+            "given": [],
+        }
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+            write_json(state / "lab.json", {"lab": identity})
+            write_json(room / "lab.json", record)
+        except BaseException:
+            shutil.rmtree(room)
+            raise
+    return room
