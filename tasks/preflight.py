@@ -1,0 +1,49 @@
+"""Look at a host before anything is done to it, and refuse it with every reason at once."""
+
+from __future__ import annotations
+
+from pyinfra import host, inventory, logger, state
+
+from facts.bare_host import BareHost
+from facts.python import DEFAULT
+from planner import requirements, verdict
+from planner.bound import Bound
+from planner.declared import Host
+from planner.refusal import Refusal
+
+RUNTIMES = "/opt/mlx-hosts"
+WEIGHTS = "/var/lib/mlx-hosts/hub"
+ROUND_TRIP_SECONDS = 60  # the host itself gives up long before
+
+
+def preflight(declared: Host) -> Bound | None:
+    """Bind the host to its declaration, or refuse it, tell why and give ``None``.
+
+    Changes nothing on the host. A host refused is failed in pyinfra's state, so that the others go
+    on and the run's exit status is 1.
+    """
+    found = host.get_fact(
+        BareHost,
+        python=declared.site.python or DEFAULT,
+        paths=[RUNTIMES, WEIGHTS],
+        _timeout=ROUND_TRIP_SECONDS,
+    )
+    if found is None:
+        return None  # pyinfra has failed the host and said why
+    flavour = verdict.flavour(found, declared)
+    room = {RUNTIMES: requirements.RUNTIME_BYTES[flavour]} if flavour else {}
+    refusals = verdict.judge(found, declared, room=room)
+    if refusals:
+        _refuse(declared.name, refusals)
+        return None
+    return verdict.bind(found, declared)
+
+
+def _refuse(name: str, refusals: tuple[Refusal, ...]) -> None:
+    host.log_styled(
+        "\n".join([f"preflight: {name} is refused", *(f"  - {refusal}" for refusal in refusals)]),
+        fg="red",
+        log_func=logger.error,
+    )
+    # The context `host` itself, passed here, breaks pyinfra's report.
+    state.fail_hosts({inventory.get_host(host.name)})  # type: ignore[no-untyped-call]
