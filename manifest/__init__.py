@@ -1,0 +1,1 @@
+"""What a host is declared to have, and how that differs from what is there. Pure."""

@@ -1,0 +1,1 @@
+"""Converge one kind of resource each: look, compare, change what differs."""

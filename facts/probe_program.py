@@ -1,0 +1,356 @@
+"""The program that looks at a host: sent, run and answered in one round trip.
+
+Standard library only, Python 3.9 and up, one file: it is fed to ``python3 -`` on the host. It
+reads and changes nothing. The question is JSON, ``{"resources": [...], "deep": bool}``, whose
+resources are expected ones; the answer is ``{"version", "resources", "stamp", "boot", "problems"}``
+with what is there in their place, a resource that is not there left out.
+"""
+
+import grp
+import hashlib
+import json
+import os
+import pwd
+import re
+import stat
+import subprocess
+import sys
+
+VERSION = 1
+STAMP = "/etc/mlx-hosts/stamp.json"
+OURS = ("/opt/mlx-hosts/", "/var/lib/mlx-hosts/")
+SHOWN = 10  # changed files named in an answer; a venv replaced as a whole has 20,000 of them
+
+
+def run(*command, timeout=20):
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=timeout,
+        env=environment,
+        check=False,
+    )
+    return done.stdout.decode("utf-8", "replace")
+
+
+def sha256_of(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def name_of(lookup, number):
+    try:
+        return lookup(number)[0]
+    except KeyError:
+        return str(number)
+
+
+def ownership(status):
+    return {
+        "mode": f"{stat.S_IMODE(status.st_mode):04o}",
+        "owner": name_of(pwd.getpwuid, status.st_uid),
+        "group": name_of(grp.getgrgid, status.st_gid),
+    }
+
+
+def lstat(path):
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+class Probe:
+    """One look: what several resources need is asked of the host once."""
+
+    def __init__(self, question):
+        self.expected = question["resources"]
+        self.deep = question.get("deep", False)
+        self.problems = []
+        self.cache = {}
+
+    def once(self, name, read):
+        if name not in self.cache:
+            self.cache[name] = read()
+        return self.cache[name]
+
+    def answer(self):
+        found = []
+        for expected in self.expected:
+            try:
+                attributes = getattr(self, "read_" + expected["kind"].replace("-", "_"))(expected)
+            except Exception as error:  # noqa: BLE001 - one unreadable thing must not hide the rest
+                self.problems.append(f"{expected['kind']}: {expected}: {error!r}")
+                continue
+            if attributes is not None:
+                found.append({"kind": expected["kind"], **attributes})
+        return {
+            "version": VERSION,
+            "resources": found,
+            "stamp": self.read_text(STAMP),
+            "boot": self.read_text("/proc/sys/kernel/random/boot_id"),
+            "problems": self.problems,
+        }
+
+    @staticmethod
+    def read_text(path):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    # -- base
+
+    @staticmethod
+    def read_user(expected):
+        try:
+            entry = pwd.getpwnam(expected["name"])
+        except KeyError:
+            return None
+        groups = sorted(group.gr_name for group in grp.getgrall() if entry.pw_name in group.gr_mem)
+        return {
+            "name": entry.pw_name,
+            "home": entry.pw_dir,
+            "shell": entry.pw_shell,
+            "groups": groups,
+        }
+
+    def packages(self):
+        rows = run("dpkg-query", "-W", "-f", "${db:Status-Abbrev}\t${Package}\t${Version}\n")
+        return [line.split("\t") for line in rows.splitlines() if line.count("\t") == 2]
+
+    def read_package(self, expected):
+        for status, name, _ in self.once("packages", self.packages):
+            if name == expected["name"] and status[1:2] == "i":
+                return {"name": name, "installed": True}
+        return None
+
+    def read_hold(self, expected):
+        pattern = re.compile(expected["pattern"])
+        unheld = [
+            name
+            for status, name, _ in self.once("packages", self.packages)
+            if status[1:2] == "i" and status[:1] != "h" and pattern.fullmatch(name)
+        ]
+        return {"pattern": expected["pattern"], "unheld": sorted(set(unheld))}
+
+    @staticmethod
+    def read_directory(expected):
+        status = lstat(expected["path"])
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            return None
+        answer = {"path": expected["path"], **ownership(status)}
+        if "entries" in expected:
+            answer["entries"] = sorted(os.listdir(expected["path"]))
+        return answer
+
+    @staticmethod
+    def read_file(expected):
+        status = lstat(expected["path"])
+        if status is None or not stat.S_ISREG(status.st_mode):
+            return None
+        return {
+            "path": expected["path"],
+            "sha256": sha256_of(expected["path"]),
+            **ownership(status),
+        }
+
+    # -- trees of files, sealed by a record
+
+    def read_runtime(self, expected):
+        return self.sealed(expected, "packages", follow=False)
+
+    def read_weights(self, expected):
+        return self.sealed(expected, "files", follow=True)
+
+    def sealed(self, expected, contents, follow):
+        record = expected.get("record")
+        text = self.read_text(record) if record else None
+        if text is None or not os.path.isdir(expected["path"]):
+            return None
+        known = json.loads(text)
+        changed = list(self.changes(expected["path"], known["tree"], follow=follow))
+        return {
+            "path": expected["path"],
+            "record": record,
+            contents: known[contents],
+            "changed": changed[:SHOWN],
+        }
+
+    def changes(self, top, known, follow):
+        seen = set()
+        for name, path, target, status in walk(top, follow=follow):
+            seen.add(name)
+            was = known.get(name)
+            if was is None:
+                yield f"added: {name}"
+                continue
+            link, size, mtime, ctime, mode, owner, group, sha256 = was
+            if target != link:
+                yield f"link: {name}"
+            elif status is None:
+                if sha256 is not None:
+                    yield f"removed: {name}"
+            elif [stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid] != [
+                mode,
+                owner,
+                group,
+            ]:
+                yield f"mode: {name}"
+            elif (
+                self.deep
+                or [status.st_size, status.st_mtime_ns, status.st_ctime_ns] != [size, mtime, ctime]
+            ) and sha256_of(path) != sha256:
+                yield f"content: {name}"
+        for name in sorted(set(known) - seen):
+            yield f"removed: {name}"
+
+    # -- systemd
+
+    def units(self):
+        names = [item["name"] for item in self.expected if item["kind"] == "unit"]
+        keys = "Id,LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths,NeedDaemonReload"
+        blocks = run("systemctl", "show", f"--property={keys}", "--", *names).split("\n\n")
+        units = [dict(line.split("=", 1) for line in b.splitlines() if "=" in line) for b in blocks]
+        # An alias answers with another Id: the order of the question tells which is which.
+        return dict(zip(names, units))
+
+    def read_unit(self, expected):
+        unit = self.once("units", self.units).get(expected["name"])
+        if not unit or unit["LoadState"] == "not-found":
+            return None
+        return {
+            "name": expected["name"],
+            "enabled": unit["UnitFileState"],
+            "active": unit["ActiveState"],
+            "fragment": unit["FragmentPath"],
+            # A distribution may ship drop-ins for every service; they are not ours to judge.
+            "drop_ins": sorted(
+                p for p in unit["DropInPaths"].split() if p.startswith(("/etc/", "/run/"))
+            ),
+            "stale": unit["NeedDaemonReload"] == "yes",
+        }
+
+    @staticmethod
+    def read_unit_set(expected):
+        listing = run(
+            "systemctl", "list-units", "--all", "--plain", "--no-legend", expected["pattern"]
+        )
+        names = sorted({line.split()[0] for line in listing.splitlines() if line.strip()})
+        return {
+            "pattern": expected["pattern"],
+            "names": [name for name in names if name.endswith((".service", ".timer"))],
+        }
+
+    def read_instance(self, expected):
+        run_dir = f"/run/mlx-hosts/{expected['name']}"
+        text, inputs = self.read_text(f"{run_dir}/state.json"), self.read_text(f"{run_dir}/inputs")
+        if text is None or inputs is None:
+            return None
+        state = json.loads(text)
+        processes = [state.get("pid"), state.get("engine_pid")]
+        return {
+            "name": expected["name"],
+            "inputs": inputs.strip(),
+            "state": state["state"],
+            "deleted": any(self.runs_deleted(pid) for pid in processes if pid),
+        }
+
+    def runs_deleted(self, pid):
+        maps = self.read_text(f"/proc/{pid}/maps") or ""
+        paths = (line.split(None, 5)[-1] for line in maps.splitlines())
+        return any(p.startswith(OURS) and p.endswith(" (deleted)") for p in paths)
+
+    # -- network
+
+    def read_sockets(self, expected):
+        try:
+            uid = pwd.getpwnam(expected["user"]).pw_uid
+        except KeyError:
+            return None
+        ports = set()
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            for line in (self.read_text(table) or "").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and int(fields[7]) == uid:
+                    ports.add(int(fields[1].rpartition(":")[2], 16))
+        return {"user": expected["user"], "ports": sorted(ports)}
+
+    # -- GPUs
+
+    def gpus(self):
+        keys = "uuid,name,pci.bus_id,memory.total,compute_mode,mig.mode.current,driver_version"
+        query = ["nvidia-smi", f"--query-gpu={keys}", "--format=csv,noheader,nounits"]
+        # nvidia-smi can hang in the kernel: killed by a process that is not waiting for its pipe.
+        rows = run("timeout", "-k", "1", "8", *query, timeout=15).splitlines()
+        return [dict(zip(keys.split(","), row.split(", "))) for row in rows if row.count(", ") == 6]
+
+    def read_gpu(self, expected):
+        for gpu in self.once("gpus", self.gpus):
+            if gpu["uuid"] == expected["uuid"]:
+                return {
+                    "uuid": gpu["uuid"],
+                    "name": gpu["name"],
+                    "pci": gpu["pci.bus_id"],
+                    "memory_mib": int(gpu["memory.total"]),
+                    "compute_mode": gpu["compute_mode"],
+                    "mig": gpu["mig.mode.current"],
+                }
+        return None
+
+    def read_driver(self, expected):
+        loaded = re.search(
+            r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s",
+            self.read_text("/proc/driver/nvidia/version") or "",
+        )
+        gpus = self.once("gpus", self.gpus)
+        if not loaded and not gpus:
+            return None
+        return {
+            "name": expected["name"],
+            "module": loaded.group(1) if loaded else None,
+            "library": gpus[0]["driver_version"] if gpus else None,
+        }
+
+
+def walk(top, follow):
+    """Yield (name, path, link target or None, status or None) of all that is not a directory.
+
+    The status of a link is that of the file it leads to where ``follow`` is set, else None.
+    """
+    pending = [top]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                name = os.path.relpath(entry.path, top)
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.is_symlink():
+                    status = os.stat(entry.path) if follow and os.path.isfile(entry.path) else None
+                    yield name, entry.path, os.readlink(entry.path), status
+                else:
+                    yield name, entry.path, None, entry.stat(follow_symlinks=False)
+
+
+def seal(top, follow):
+    """Make the ``tree`` of a record: name to [link, size, mtime, ctime, mode, uid, gid, sha256]."""
+    tree = {}
+    for name, path, target, status in walk(top, follow=follow):
+        if status is None:
+            tree[name] = [target, None, None, None, None, None, None, None]
+        else:
+            times = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+            owner = [stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid]
+            tree[name] = [target, *times, *owner, sha256_of(path)]
+    return tree
+
+
+def main(question):
+    json.dump(Probe(question).answer(), sys.stdout)

@@ -1,0 +1,238 @@
+"""What a host can be declared to have, each kind a frozen record.
+
+Standard library only: a host that checks itself runs this very file. An attribute that is ``None``
+is not compared. Modes are octal strings (``"0644"``), sizes are bytes, digests are hexadecimal
+SHA-256.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """Base of all kinds; ``key`` names the attribute that identifies one within its kind."""
+
+    kind: ClassVar[str]
+    key: ClassVar[str]
+
+    @property
+    def id(self) -> str:
+        """What tells this resource from others of its kind: a path, a name."""
+        return str(getattr(self, self.key))
+
+    @property
+    def address(self) -> str:
+        """Kind and id, unique within a manifest: ``file:/etc/mlx-hosts/stamp.json``."""
+        return f"{self.kind}:{self.id}"
+
+    def attributes(self) -> Json:
+        """What is compared: every attribute with a value, but the one that identifies."""
+        return {
+            name: value
+            for name in (field.name for field in fields(self))
+            if name != self.key and (value := getattr(self, name)) is not None
+        }
+
+    def to_json(self) -> Json:
+        """Give the JSON object that ``from_json`` reads."""
+        return {"kind": self.kind, self.key: self.id, **self.attributes()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User(Resource):
+    """A system user with its own group."""
+
+    kind: ClassVar[str] = "user"
+    key: ClassVar[str] = "name"
+    name: str
+    home: str | None = None
+    shell: str | None = None
+    groups: tuple[str, ...] | None = None  # supplementary, sorted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package(Resource):
+    """A package of the distribution; its version is reported, never compared."""
+
+    kind: ClassVar[str] = "package"
+    key: ClassVar[str] = "name"
+    name: str
+    installed: bool | None = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold(Resource):
+    """Installed packages whose names match a pattern, all held back from upgrades."""
+
+    kind: ClassVar[str] = "hold"
+    key: ClassVar[str] = "pattern"
+    pattern: str  # a regular expression, matched against whole names
+    unheld: tuple[str, ...] | None = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(Resource):
+    """What a file and a directory have in common."""
+
+    key: ClassVar[str] = "path"
+    path: str
+    mode: str | None
+    owner: str | None = "root"
+    group: str | None = "root"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directory(Entry):
+    """A directory; with ``entries`` it holds these names and no other."""
+
+    kind: ClassVar[str] = "directory"
+    mode: str | None = "0755"
+    entries: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File(Entry):
+    """A regular file, its content by digest."""
+
+    kind: ClassVar[str] = "file"
+    mode: str | None = "0644"
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime(Resource):
+    """A virtual environment in a directory named by its digest, sealed by a record of its files."""
+
+    kind: ClassVar[str] = "runtime"
+    key: ClassVar[str] = "path"
+    path: str
+    record: str | None = None  # path of the record, outside the environment
+    packages: str | None = None  # digest of what the lock says is inside
+    changed: tuple[str, ...] | None = ()  # files that differ from the record, the first few
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights(Resource):
+    """A model's files in a snapshot directory, verified against the hub's hashes."""
+
+    kind: ClassVar[str] = "weights"
+    key: ClassVar[str] = "path"
+    path: str
+    record: str | None = None
+    files: str | None = None  # digest of names, sizes and hashes
+    changed: tuple[str, ...] | None = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit(Resource):
+    """A systemd unit as systemd itself sees it."""
+
+    kind: ClassVar[str] = "unit"
+    key: ClassVar[str] = "name"
+    name: str
+    enabled: str | None = None  # `systemctl is-enabled`'s word
+    active: str | None = None  # ActiveState
+    fragment: str | None = None  # the unit file in use
+    drop_ins: tuple[str, ...] | None = None  # paths, sorted
+    stale: bool | None = False  # NeedDaemonReload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSet(Resource):
+    """All the services and timers that systemd has loaded under a pattern, and no other."""
+
+    kind: ClassVar[str] = "unit-set"
+    key: ClassVar[str] = "pattern"
+    pattern: str  # a shell pattern, as `systemctl list-units` takes it
+    names: tuple[str, ...] | None = None  # sorted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance(Resource):
+    """A served model: what its guard was started from, and that it is ready."""
+
+    kind: ClassVar[str] = "instance"
+    key: ClassVar[str] = "name"
+    name: str
+    inputs: str | None = None  # digest of all that it is made of
+    state: str | None = "ready"
+    deleted: bool | None = False  # runs files that are no longer there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sockets(Resource):
+    """TCP ports on which processes of one user listen, in the host's own network."""
+
+    kind: ClassVar[str] = "sockets"
+    key: ClassVar[str] = "user"
+    user: str
+    ports: tuple[int, ...] | None = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver(Resource):
+    """The NVIDIA driver: what is loaded, and what programs link to."""
+
+    kind: ClassVar[str] = "driver"
+    key: ClassVar[str] = "name"
+    name: str = "nvidia"
+    module: str | None = None  # version of the loaded kernel module
+    library: str | None = None  # version that nvidia-smi reports
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device(Resource):
+    """One GPU by its UUID."""
+
+    kind: ClassVar[str] = "gpu"
+    key: ClassVar[str] = "uuid"
+    uuid: str
+    name: str | None = None
+    pci: str | None = None
+    memory_mib: int | None = None
+    compute_mode: str | None = None
+    mig: str | None = None
+
+
+KINDS: dict[str, type[Resource]] = {
+    kind.kind: kind
+    for kind in (
+        User,
+        Package,
+        Hold,
+        Directory,
+        File,
+        Runtime,
+        Weights,
+        Unit,
+        UnitSet,
+        Instance,
+        Sockets,
+        Driver,
+        Device,
+    )
+}
+
+
+def from_json(data: Json) -> Resource:
+    """Read one resource; raises ``ValueError`` for an unknown kind or attribute."""
+    given = dict(data)
+    kind = KINDS.get(given.pop("kind", ""))
+    if kind is None:
+        raise ValueError(f"resource: kind: expected one of {', '.join(KINDS)}, got {data!r}")
+    known = {field.name for field in fields(kind)}
+    if unknown := sorted(set(given) - known):
+        raise ValueError(f"{kind.kind}: unknown attribute: `{'`, `'.join(unknown)}`")
+    # What the JSON does not say is not compared: a default belongs to the declaring side only.
+    absent = {
+        field.name: None
+        for field in fields(kind)
+        if field.name != kind.key and field.default is not MISSING
+    }
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    return kind(**{**absent, **values})

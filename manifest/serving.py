@@ -1,0 +1,105 @@
+"""The units that serve models, and what each instance is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from manifest import layout
+from manifest.manifest import digest
+from manifest.part import Part, file
+from manifest.resources import Directory, Instance, Sockets, Unit, UnitSet
+
+TEMPLATE = "mlx-model@.service"
+GPU_READY = "mlx-gpu-ready.service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """One placement on one host, with everything its engine is started from."""
+
+    instance: str  # SLUG.REPLICA
+    settings: dict[str, Any]  # the guard's configuration, but for `inputs`
+    weights: str | None  # digest of the model's files
+    memory_bytes: int | None = None  # the unit's limit on the host's memory; None: none
+    stop_timeout_s: int = 60
+
+    @property
+    def unit(self) -> str:
+        """The systemd unit's name."""
+        return f"mlx-model@{self.instance}.service"
+
+
+def part(
+    render: Callable[..., str],
+    served: Iterable[Served],
+    *,
+    guard: str,
+    gpu_uuids: tuple[str, ...],
+    mounts: tuple[str, ...],
+) -> Part:
+    """Declare units, configurations and instances.
+
+    ``guard`` is the path of the guard's environment, ``gpu_uuids`` are all of the host's GPUs,
+    ``mounts`` what must be mounted before a model is started.
+    """
+    python = f"{guard}/bin/python"
+    template = render(TEMPLATE, guard_python=python)
+    devices = render("mlx-model-gpu.conf") if gpu_uuids else None
+    instances = [(one, _Instance(render, one, template, devices, mounts)) for one in served]
+    names = tuple(sorted(f"{one.instance}.json" for one, _ in instances))
+    declared = Part(resources=(Directory(path=layout.INSTANCES, entries=names),))
+    if gpu_uuids:
+        declared += file(
+            f"{layout.UNITS}/{GPU_READY}",
+            render(GPU_READY, guard_python=python, gpu_uuids=gpu_uuids),
+        )
+        declared += Part(resources=(_unit(GPU_READY, GPU_READY),))
+    declared += file(f"{layout.UNITS}/{TEMPLATE}", template)
+    for _, instance in instances:
+        declared += instance.part()
+    units = tuple(sorted(one.unit for one, _ in instances))
+    return declared + Part(
+        resources=(
+            UnitSet(pattern="mlx-model@*", names=units),
+            Sockets(user=layout.USER),
+        )
+    )
+
+
+def _unit(name: str, file_name: str, *drop_ins: str) -> Unit:
+    return Unit(
+        name=name,
+        enabled="enabled",
+        active="active",
+        fragment=f"{layout.UNITS}/{file_name}",
+        drop_ins=drop_ins,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Instance:
+    render: Callable[..., str]
+    served: Served
+    template: str
+    devices: str | None  # the drop-in that opens NVIDIA's device nodes; None on a CPU
+    mounts: tuple[str, ...]
+
+    def part(self) -> Part:
+        limits = self.render("mlx-model-limits.conf", served=self.served, mounts=self.mounts)
+        drop_ins = {"10-limits.conf": limits}
+        if self.devices is not None:
+            drop_ins["20-gpu.conf"] = self.devices
+        settings = self.served.settings
+        # Everything that, changed, makes the running engine another than the declared one.
+        inputs = digest([self.template, drop_ins, settings, self.served.weights])
+        text = json.dumps({**settings, "inputs": inputs}, indent=1, sort_keys=True) + "\n"
+        folder = f"{layout.UNITS}/{self.served.unit}.d"
+        part = file(f"{layout.INSTANCES}/{self.served.instance}.json", text)
+        part += Part(resources=(Directory(path=folder, entries=tuple(sorted(drop_ins))),))
+        for name, drop_in in drop_ins.items():
+            part += file(f"{folder}/{name}", drop_in)
+        unit = _unit(self.served.unit, TEMPLATE, *(f"{folder}/{name}" for name in sorted(drop_ins)))
+        return part + Part(resources=(unit, Instance(name=self.served.instance, inputs=inputs)))

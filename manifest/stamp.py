@@ -1,0 +1,85 @@
+"""The stamp: what was intended and what was applied on a host, kept on the host."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from manifest.manifest import Manifest, read
+
+VERSION = 1
+
+
+class StampError(ValueError):
+    """A stamp that cannot be read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One deploy: who, when (UTC, ISO 8601) and from which commit of the checkout."""
+
+    operator: str
+    time: str
+    commit: str
+
+    def to_json(self) -> dict[str, str]:
+        """Give the JSON object in the stamp."""
+        return {"operator": self.operator, "time": self.time, "commit": self.commit}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """``intended`` is there only while a run is under way, or after it died."""
+
+    run: Run
+    applied: Manifest | None = None
+    intended: Manifest | None = None
+    versions: tuple[tuple[str, str], ...] = ()  # of distribution packages, for the record
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last run came to its end."""
+        return self.intended is None
+
+    def everything(self) -> Manifest:
+        """All that a run may have put on the host: applied, and intended by one that died."""
+        both: dict[str, Any] = {}
+        for manifest in (self.applied, self.intended):
+            both |= manifest.by_address() if manifest else {}
+        return Manifest(tuple(both.values()))
+
+    def intend(self, run: Run, manifest: Manifest) -> Stamp:
+        """Say what the run is about to do."""
+        return replace(self, run=run, intended=manifest)
+
+    def dumps(self) -> str:
+        """Give the text of the file; ends with a newline."""
+        data = {
+            "version": VERSION,
+            "run": self.run.to_json(),
+            "applied": self.applied.to_json() if self.applied else None,
+            "intended": self.intended.to_json() if self.intended else None,
+            "versions": dict(self.versions),
+        }
+        return json.dumps(data, indent=1, sort_keys=True) + "\n"
+
+
+def loads(text: str) -> Stamp:
+    """Read the file's text; raises ``StampError``."""
+    try:
+        data = json.loads(text)
+        version = data["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StampError(f"stamp: not readable: {error!r}") from None
+    if version != VERSION:
+        raise StampError(f"stamp: version {version}, this program reads {VERSION}")
+    try:
+        return Stamp(
+            run=Run(**data["run"]),
+            applied=read(data["applied"]) if data["applied"] is not None else None,
+            intended=read(data["intended"]) if data["intended"] is not None else None,
+            versions=tuple(sorted(data["versions"].items())),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StampError(f"stamp: not readable: {error!r}") from None

@@ -1,0 +1,107 @@
+"""Virtual environments built from hash-locked files, sealed, and never altered in place."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shlex
+import tarfile
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from pyinfra.api import QuoteString, StringCommand, operation
+
+from facts.probe import PROGRAM
+from manifest.runtime import Environment
+from operations.convergence import Command, Commands, Comparison, converge, script
+
+SEAL = (Path(__file__).parent / "seal_program.py").read_text(encoding="utf-8")
+
+# What a site needs for downloads comes on standard input: a proxy's password is nobody's to read in
+# a list of processes. `eval`, since /dev/stdin cannot be opened where it is a socket.
+WITH_ENVIRONMENT = 'set -eu; set -a; eval "$(cat)"; set +a; exec "$@" </dev/null'
+COMPILE = "-I -m compileall -q -j 2 --invalidation-mode checked-hash"
+
+
+@operation()
+def built(environment: Environment, uv: str | None, site: Mapping[str, str]) -> Commands:
+    """
+    Ensure that an environment is there, complete, exact and unaltered.
+
+    + environment: what it is to be
+    + uv: path of the uv that builds it; None to build with the interpreter's own venv and pip
+    + site: variables that downloads need here, such as ``HTTPS_PROXY``
+
+    Built in its place under a name that nobody uses yet; what makes it count is its record, written
+    last. One that was damaged is put aside first, so that what runs from it runs on.
+    """
+    commands = partial(changes, environment=environment, uv=uv, site=site)
+    yield from converge("runtime", [environment.resource()], commands)
+
+
+def changes(
+    compared: Comparison, environment: Environment, uv: str | None, site: Mapping[str, str]
+) -> Iterator[Command]:
+    """Yield the build, from clearing the place to the record."""
+    del compared  # whatever differs, an environment is made anew
+    path, python = environment.path, environment.interpreter.path
+    requirements = f"{path}/requirements.txt"
+    aside = 'rm -rf -- "$1" "$3"; if [ -e "$2" ]; then mv -T -- "$2" "$3"; fi'
+    yield script(aside, environment.record, path, f"{path}.replaced")
+    if uv is None:
+        # pip from a second environment, so that nothing is in the first but what the lock says.
+        yield StringCommand(QuoteString(python), "-I -m venv --without-pip", QuoteString(path))
+        yield StringCommand(QuoteString(python), "-I -m venv", QuoteString(f"{path}.cache"))
+        yield from _put(environment.lock, requirements)
+        pip = [f"{path}.cache/bin/python", "-I", "-m", "pip", "--python", f"{path}/bin/python"]
+        options = ["install", "--quiet", "--no-compile", "--no-cache-dir", "--require-hashes"]
+        yield _download(site, *pip, *options, "-r", requirements)
+    else:
+        build = {"UV_CACHE_DIR": f"{path}.cache", "UV_PYTHON_DOWNLOADS": "never", **site}
+        yield StringCommand(
+            QuoteString(f"{uv}/bin/uv"),
+            "venv -q --no-project --python",
+            QuoteString(python),
+            QuoteString(path),
+        )
+        yield from _put(environment.lock, requirements)
+        sync = [f"{uv}/bin/uv", "pip", "sync", "--no-progress", "--require-hashes"]
+        yield _download(build, *sync, "--python", f"{path}/bin/python", requirements)
+    if environment.source:
+        yield _unpack(environment)
+    # Hash-checked bytecode: with times inside, two hosts built alike would differ.
+    yield StringCommand(QuoteString(f"{path}/bin/python"), COMPILE, QuoteString(f"{path}/lib"))
+    # The cache goes before the record: its links to the same files are part of what it records.
+    yield script('rm -rf -- "$1.cache" "$1.replaced"', path)
+    yield _seal(environment)
+
+
+def _download(site: Mapping[str, str], *command: str) -> StringCommand:
+    variables = "".join(f"{name}={shlex.quote(value)}\n" for name, value in site.items())
+    return script(WITH_ENVIRONMENT, *command, stdin=variables or "\n")
+
+
+def _put(text: str, path: str) -> Iterator[Command]:
+    stdin = base64.encodebytes(text.encode()).decode()
+    yield script('umask 022; base64 -d >"$1"', path, stdin=stdin)
+
+
+def _unpack(environment: Environment) -> StringCommand:
+    """Put our own sources into site-packages: root's, and with no times of this machine."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, text in sorted(environment.source.items()):
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(text.encode()), 0o644
+            archive.addfile(member, io.BytesIO(text.encode()))
+    stdin = base64.encodebytes(buffer.getvalue()).decode()
+    text = 'umask 022; base64 -d | tar -x --no-same-owner -C "$1"/lib/python*/site-packages'
+    return script(text, environment.path, stdin=stdin)
+
+
+def _seal(environment: Environment) -> StringCommand:
+    arguments = [environment.path, environment.record, environment.packages]
+    call = f"seal_runtime(*json.loads({json.dumps(arguments)!r}), {sorted(environment.source)!r})"
+    return StringCommand("python3 -I -", _stdin=f"{PROGRAM}\n{SEAL}\n{call}\n")

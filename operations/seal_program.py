@@ -1,0 +1,83 @@
+"""Seal an environment: check it file by file against its packages' own records, then record it.
+
+Runs on the host behind ``facts/probe_program.py`` (whose ``seal`` and ``name`` it uses) on one
+standard input: what records a tree and what compares it later are the same lines of code.
+"""
+
+import base64
+import csv
+import email
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def site_packages(path):
+    (found,) = [
+        f"{path}/lib/{name}/site-packages"
+        for name in os.listdir(f"{path}/lib")
+        if name.startswith("python")
+    ]
+    return found
+
+
+def inspect(site, own):
+    """List the installed packages, and every file that is not as its package's record says."""
+    packages, wrong, known = [], [], set(own)
+    for name in sorted(os.listdir(site)):
+        if not name.endswith(".dist-info"):
+            continue
+        with open(f"{site}/{name}/METADATA", encoding="utf-8", errors="replace") as file:
+            headers = email.message_from_string(file.read().split("\n\n", 1)[0])
+        packages.append(f"{canonical(headers['Name'])}=={headers['Version']}")
+        with open(f"{site}/{name}/RECORD", encoding="utf-8", newline="") as file:
+            for entry, digest, _ in csv.reader(file):
+                path = os.path.normpath(f"{site}/{entry}")
+                known.add(os.path.relpath(path, site))
+                algorithm, _, expected = digest.partition("=")
+                if not os.path.lexists(path):
+                    wrong.append(f"missing: {entry} of {name}")
+                elif algorithm and hash_of(path, algorithm) != expected:
+                    wrong.append(f"altered: {entry} of {name}")
+    for entry, _, _, _ in walk(site, follow=False):
+        if (
+            entry not in known
+            and "__pycache__" not in entry
+            and not entry.startswith("_virtualenv")
+        ):
+            wrong.append(f"of no package: {entry}")
+    return sorted(packages), wrong
+
+
+def hash_of(path, algorithm):
+    digest = hashlib.new(algorithm)
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")
+
+
+def write_record(path, record):
+    new = f"{path}.new"
+    with open(new, "w", encoding="utf-8") as file:
+        json.dump(record, file, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def seal_runtime(path, record, expected, own):
+    """Write the record of an environment, or exit 1 and say what is not as its lock says."""
+    packages, wrong = inspect(site_packages(path), own)
+    text = json.dumps(packages, separators=(",", ":"), ensure_ascii=False)
+    contents = hashlib.sha256(text.encode()).hexdigest()
+    if contents != expected:
+        wrong.append(f"packages: expected other ones than {', '.join(packages)}")
+    if wrong:
+        sys.exit("\n".join(["runtime: not as locked:", *wrong[:20]]))
+    os.sync()
+    write_record(record, {"packages": contents, "tree": seal(path, follow=False)})

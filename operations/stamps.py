@@ -1,0 +1,85 @@
+"""The host's own record of what was intended and what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pyinfra import host
+from pyinfra.api import FunctionCommand, operation
+
+from facts.probe import Answer, look
+from manifest import layout
+from manifest.difference import diff
+from manifest.manifest import Manifest
+from manifest.resources import File
+from manifest.stamp import Run, Stamp, StampError, loads
+from operations.convergence import Command, Commands, refuse
+from operations.files import write
+
+
+@operation()
+def intended(run: Run, manifest: Manifest) -> Commands:
+    """
+    Ensure that, before anything is changed, the host says what is about to be.
+
+    + run: who, when, from which commit
+    + manifest: what is declared
+    """
+    answer = look(manifest)
+    if answer is None:
+        yield FunctionCommand(refuse, ("stamp: the host did not answer the probe",), {})
+        return
+    stamp = read(answer)
+    if stamp and stamp.finished and stamp.applied == manifest and _same(manifest, answer):
+        host.noop("stamp: everything is as declared")
+        return
+    yield from _write((stamp or Stamp(run=run)).intend(run, manifest))
+
+
+@operation()
+def applied(run: Run, manifest: Manifest) -> Commands:
+    """
+    Ensure that, when everything is as declared, the host says so; fail where it is not.
+
+    + run: who, when, from which commit
+    + manifest: what is declared
+    """
+    answer = look(manifest)
+    if answer is None:
+        yield FunctionCommand(refuse, ("stamp: the host did not answer the probe",), {})
+        return
+    stamp = read(answer)
+    if stamp and stamp.finished and stamp.applied == manifest:
+        host.noop("stamp: says what is declared")
+        return
+    # Looked at again when the command runs: while pyinfra plans, nothing has been changed yet.
+    yield FunctionCommand(_verify, (manifest,), {})
+    yield from _write(Stamp(run=run, applied=manifest))
+
+
+def read(answer: Answer) -> Stamp | None:
+    """Read the host's stamp; None where it has none, or one that cannot be read."""
+    try:
+        return loads(answer.stamp) if answer.stamp else None
+    except StampError:
+        return None
+
+
+def _same(manifest: Manifest, answer: Answer) -> bool:
+    return not answer.problems and not diff(manifest, answer.manifest)
+
+
+def _verify(state: object, host: object, manifest: Manifest) -> bool:
+    answer = look(manifest)
+    if answer is None:
+        return refuse(state, host, "stamp: the host did not answer the probe")  # type: ignore[arg-type]
+    left = [*answer.problems, *map(str, diff(manifest, answer.manifest))]
+    if not left:
+        return True
+    lines = "\n".join(["after the run the host is still not as declared:", *left])
+    return refuse(state, host, lines)  # type: ignore[arg-type]
+
+
+def _write(stamp: Stamp) -> Iterator[Command]:
+    text = stamp.dumps()
+    yield write(File(path=layout.STAMP), text)

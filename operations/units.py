@@ -1,0 +1,84 @@
+"""systemd units: the right file and drop-ins loaded, enabled, running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pyinfra.api import QuoteString, StringCommand, operation
+
+from manifest.resources import Unit, UnitSet
+from operations.convergence import Command, Commands, Comparison, converge, script
+from operations.files import remove
+
+# Whoever reads this at night is told nothing by systemd's own words, but by the unit's last ones.
+START = """
+set -eu
+if systemctl is-failed --quiet "$2"; then systemctl reset-failed "$2"; fi
+systemctl "$1" "$2" || {
+  journalctl --no-pager --output=cat --lines=40 --unit="$2" >&2
+  exit 1
+}
+"""
+
+
+@operation()
+def running(units: Sequence[Unit]) -> Commands:
+    """
+    Ensure that units are loaded as declared, enabled and running.
+
+    + units: the units as declared
+    """
+    yield from converge("units", units, _run)
+
+
+@operation()
+def only(unit_set: UnitSet) -> Commands:
+    """
+    Ensure that of a template of ours no other instances run than those declared.
+
+    + unit_set: pattern and names
+    """
+    yield from converge("units", [unit_set], _end_others)
+
+
+def mend(compared: Comparison) -> Iterator[Command]:
+    """Yield what makes systemd see each unit as declared: masks, strangers, files, enablement."""
+    for unit in compared.differing(Unit):
+        differs = compared.of(unit)
+        if "fragment" in differs or _is(differs, "enabled", "masked", "masked-runtime"):
+            # A mask, or a whole unit that shadows ours.
+            paths = [f"/etc/systemd/system/{unit.name}", f"/run/systemd/system/{unit.name}"]
+            yield from (remove(path) for path in paths if path != unit.fragment)
+        if "drop_ins" in differs:
+            found, expected = differs["drop_ins"].found or (), differs["drop_ins"].expected
+            yield from map(remove, sorted({*found} - {*expected}))
+    yield StringCommand("systemctl daemon-reload")
+    for unit in compared.differing(Unit):
+        if unit.enabled == "enabled" and {"", "enabled", "fragment"} & compared.of(unit).keys():
+            yield StringCommand("systemctl reenable --quiet", QuoteString(unit.name))
+
+
+def start(verb: str, unit: str) -> StringCommand:
+    """Start or restart a unit, and show its last words where it does not come up."""
+    return script(START, verb, unit)
+
+
+def _run(compared: Comparison) -> Iterator[Command]:
+    yield from mend(compared)
+    for unit in compared.differing(Unit):
+        if {"", "active", "enabled"} & compared.of(unit).keys():
+            yield start("start", unit.name)
+
+
+def _end_others(compared: Comparison) -> Iterator[Command]:
+    for difference in compared.differences:
+        for name in sorted({*(difference.found or ())} - {*difference.expected}):
+            yield StringCommand("systemctl disable --now --quiet", QuoteString(name))
+            yield remove(f"/etc/systemd/system/{name}.d")
+            yield script(
+                'if systemctl is-failed --quiet "$1"; then systemctl reset-failed "$1"; fi', name
+            )
+
+
+def _is(differs: dict, attribute: str, *words: str) -> bool:  # type: ignore[type-arg]
+    return attribute in differs and differs[attribute].found in words
