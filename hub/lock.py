@@ -1,0 +1,185 @@
+"""``models.lock``: what is known of each model, so that nobody needs MLX or the network again.
+
+One JSON file beside the inventories. A model is keyed by ``repo@commit`` or by its directory,
+what was traced of it by the versions of mlx-lm and mlx that traced it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from planner.declared import Model
+from planner.record import Record
+from planner.traced import Traced
+
+FORMAT = 1
+
+
+class LockError(ValueError):
+    """A lock that cannot be read, or a model that cannot be locked; one line for each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File(Record):
+    """One file of a repository at a commit, as the hub describes it."""
+
+    path: str
+    size: int
+    sha256: str | None = None  # of a file kept by LFS, and of a local one
+    oid: str | None = None  # git's hash of any other file: sha1 of `blob SIZE\0` and the content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint(Record):
+    """The safetensors files in one line: how many tensors, bytes by type, how quantized."""
+
+    tensors: int
+    bytes_by_dtype: Mapping[str, int]
+    quantization: Mapping[str, Any] | None = None
+    # False: the shapes were made from the architecture, since the repository could not be reached.
+    published: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(Record):
+    """One model: its files, its checkpoint, and what was traced, by version."""
+
+    source: str
+    files: tuple[File, ...]
+    checkpoint: Checkpoint
+    traces: Mapping[str, Traced | str] = field(default_factory=dict)  # a sentence: refused
+
+    @property
+    def download_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "files": [
+                {key: value for key, value in file.to_json().items() if value is not None}
+                for file in self.files
+            ],
+            "checkpoint": self.checkpoint.to_json(),
+            "traces": {
+                key: traced if isinstance(traced, str) else traced.to_json()
+                for key, traced in self.traces.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, source: str, data: Mapping[str, Any]) -> Entry:
+        return cls(
+            source=source,
+            files=tuple(File(**file) for file in data["files"]),
+            checkpoint=Checkpoint(**data["checkpoint"]),
+            traces={
+                key: traced if isinstance(traced, str) else Traced.from_json(traced)
+                for key, traced in data["traces"].items()
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock(Record):
+    """All models that are known, by source."""
+
+    models: Mapping[str, Entry] = field(default_factory=dict)
+
+    def entry(self, model: Model) -> Entry | None:
+        return self.models.get(model.source)
+
+    def traced(self, model: Model, *, mlx_lm: str) -> Traced | str | None:
+        """What was traced of ``model``, why it could not be, or None where nobody tried."""
+        entry = self.models.get(model.source)
+        return entry.traces.get(mlx_lm) if entry else None
+
+    def to_json(self) -> dict[str, object]:
+        models = {source: self.models[source].to_json() for source in sorted(self.models)}
+        return {"format": FORMAT, "models": models}
+
+
+def read(path: Path | str) -> Lock:
+    """The lock at ``path``; an empty one where there is no file. Raises LockError."""
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        return Lock()
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LockError(f"{path}: cannot be read: {error}") from None
+    try:
+        if data["format"] != FORMAT:
+            raise LockError(f"{path}: format {data['format']!r}; this program reads {FORMAT}")
+        models = {source: Entry.from_json(source, it) for source, it in data["models"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, LockError):
+            raise
+        raise LockError(
+            f"{path}: not a models.lock ({type(error).__name__}: {error}); "
+            "remove it, and it is made anew"
+        ) from None
+    return Lock(models=models)
+
+
+def write(lock: Lock, path: Path | str) -> None:
+    """Replace the file at ``path`` in one step: a reader sees the old one or the new one."""
+    path = Path(path)
+    text = json.dumps(lock.to_json(), indent=1) + "\n"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def ensure(
+    models: Iterable[Model],
+    path: Path | str,
+    *,
+    mlx_lm: str | None = None,
+    endpoint: str | None = None,
+    token: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Lock:
+    """A lock in which each of ``models`` was traced by ``mlx_lm``; fetches what is missing.
+
+    ``mlx_lm`` is a version (None: the one installed here, which the runtimes are locked to).
+    Neither the network nor MLX is touched where nothing is. ``endpoint`` is the hub's address
+    (None: what ``HF_ENDPOINT`` says, else the public one). Raises LockError with a line for each
+    model that could not be locked, after the others were written.
+    """
+    lock = read(path)
+    mlx_lm = mlx_lm or version("mlx-lm")
+    missing = {model.source: model for model in models if lock.traced(model, mlx_lm=mlx_lm) is None}
+    if not missing:
+        return lock
+    from hub import making  # noqa: PLC0415 -- a complete lock needs none of what this imports
+
+    known = dict(lock.models)
+    mistakes: list[str] = []
+    for source, model in missing.items():
+        progress(source)
+        try:
+            known[source] = making.entry(
+                model, known.get(source), mlx_lm=mlx_lm, endpoint=endpoint, token=token
+            )
+        except making.Failed as error:
+            mistakes.append(f"{model.slug}: {error}")
+        else:
+            write(Lock(models=known), path)
+    if mistakes:
+        raise LockError("\n".join(mistakes))
+    return Lock(models=known)

@@ -1,0 +1,94 @@
+"""Run the tracing program: a child with limits, that leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hub.checkpoint import write_hollow
+from planner.traced import Traced
+
+ROOT = Path(__file__).parents[1]
+SIZES = (1, 2, 4, 8)  # ranks: the numbers of GPUs that machines have
+TIME_LIMIT = 120.0  # seconds; a cold trace takes about 2
+MEMORY_LIMIT = 8 * 2**30  # bytes of address space; a trace touches about 100 MB of it
+
+
+class TraceError(RuntimeError):
+    """The tracing program died or ran out of time or memory."""
+
+
+def trace(
+    texts: Mapping[str, bytes],
+    headers: Mapping[str, Mapping[str, Any]],
+    *,
+    sizes: Sequence[int] = SIZES,
+    seconds: float = TIME_LIMIT,
+    memory_bytes: int = MEMORY_LIMIT,
+    python: str = sys.executable,
+) -> Traced | str:
+    """What mlx-lm says of a checkpoint with these configuration files and headers.
+
+    A sentence where mlx-lm cannot load or run it. Raises TraceError where the program itself
+    failed: that is no verdict on the model.
+    """
+    with tempfile.TemporaryDirectory(prefix="mlx-hosts-hollow-") as name:
+        directory = Path(name)
+        for file, content in texts.items():
+            (directory / file).write_bytes(content)
+        for file, header in headers.items():
+            write_hollow(directory / file, header)
+        answer = _run(directory, sizes, seconds, memory_bytes, python)
+    if "refused" in answer:
+        return str(answer["refused"])
+    return Traced.from_json(answer)
+
+
+def _run(
+    directory: Path, sizes: Sequence[int], seconds: float, memory_bytes: int, python: str
+) -> dict[str, Any]:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(directory),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+    with subprocess.Popen(
+        [python, "-P", "-m", "planner.hollow", str(directory), ",".join(map(str, sizes))],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        cwd=directory,
+        preexec_fn=limit,  # noqa: PLW1509 -- no threads are started before this
+        start_new_session=True,
+        text=True,
+    ) as child:
+        try:
+            out, err = child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise TraceError(f"tracing took more than {seconds:.0f} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+    last = out.strip().rpartition("\n")[2]
+    if child.returncode != 0 or not last.startswith("{"):
+        said = err.strip().rpartition("\n")[2] or f"exit status {child.returncode}"
+        raise TraceError(f"the tracing program failed: {said}")
+    answer: dict[str, Any] = json.loads(last)
+    return answer

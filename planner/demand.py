@@ -1,0 +1,184 @@
+"""What serving a model takes, by part, under settings that bound it.
+
+The worst case is the server's own (mlx_lm 0.32.2, ``generate.py``, ``BatchGenerator``): a batch is
+padded to its longest sequence; prompts go on being admitted while the batch has one place left, so
+``decode + prompt - 1`` sequences can be alive; what is kept for reuse is one sequence an entry,
+since the launcher evaluates an entry when it is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.record import Record
+from planner.traced import Kind, Rank, Traced
+
+GIB = 2**30
+STEP = 256  # tokens by which a cache grows (mlx_lm/models/cache.py, `KVCache.step`)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(Record):
+    """What the server is told, so that its worst case is bounded at all."""
+
+    prompt_concurrency: int  # sequences prefilled together
+    decode_concurrency: int  # sequences generated for together
+    prefill_step: int  # tokens of a prompt in one forward pass
+    prompt_cache_entries: int  # finished sequences kept for reuse
+    memory_limit_bytes: int = 0  # mx.set_memory_limit
+    cache_limit_bytes: int = 0  # mx.set_cache_limit: freed buffers kept for reuse
+
+    @property
+    def sequences(self) -> int:
+        """The most that are alive at once."""
+        return self.decode_concurrency + self.prompt_concurrency - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device(Record):
+    """What MLX does on a device beyond the model's own arithmetic; every figure has its source."""
+
+    name: str
+    usable_share: float
+    process_bytes: int  # of one process, outside of MLX's count
+    group_bytes: int  # of one rank of a group, on top
+    lag: int  # operations by which the device may be behind when MLX hands out buffers
+    assumed: tuple[str, ...] = ()
+
+
+# The CPU: buffers are returned by tasks of 10 dispatches, at most 10 of them outstanding
+# (mlx/backend/cpu/encoder.h, DISPATCHES_PER_TASK; mlx/transforms.cpp, MAX_ACTIVE_TASKS), two
+# dispatches an operation.
+CPU = Device(
+    name="cpu",
+    usable_share=0.9,
+    process_bytes=GIB // 2,
+    group_bytes=GIB // 16,
+    lag=60,
+    assumed=("a tenth of a CPU host's memory is left to everything else",),
+)
+CUDA = Device(
+    name="cuda",
+    # MLX's own limit: mlx/backend/cuda/allocator.cpp, `memory_limit_`.
+    usable_share=0.95,
+    # Not measured here: exo reserves 2 GB for the same (github.com/exo-explore/exo, pull 2300).
+    process_bytes=2 * GIB,
+    group_bytes=GIB // 2,
+    lag=100,
+    assumed=(
+        "2 GiB for a CUDA process (context, cuBLASLt, cuDNN, graphs): exo's reserve",
+        "0.5 GiB for NCCL's buffers in each rank",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need(Record):
+    """Bytes on one device, by part; ``total`` is the worst moment."""
+
+    weights: int
+    kv: int  # caches of the sequences alive
+    prompt_cache: int  # finished sequences kept for reuse
+    work: int  # the largest of what comes and goes: loading, prefill, copies of caches
+    process: int  # outside of MLX's count
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.prompt_cache + self.work + self.process
+
+    @property
+    def mlx(self) -> int:
+        """What MLX itself counts."""
+        return self.total - self.process
+
+    def to_json(self) -> dict[str, object]:
+        parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**parts, "total": self.total}
+
+
+def kept_tokens(kind: Kind, tokens: int, step: int) -> int:
+    """Tokens that one cache of a live batch has room for, after ``tokens`` of the longest."""
+    # A cache grows by whole steps from wherever it was: up to 255 tokens more than it holds.
+    room = tokens + STEP - 1
+    if kind.kind == "rotating":
+        return min(room, kind.window + max(step, STEP) - 1)
+    if kind.kind == "chunked":
+        return min(room, kind.window + step + STEP - 1)
+    return room
+
+
+def sequence_bytes(rank: Rank, tokens: int, step: int) -> int:
+    """One sequence's caches in a live batch."""
+    return sum(
+        kind.count * (kind.token_bytes * kept_tokens(kind, tokens, step) + kind.fixed_bytes)
+        for kind in rank.kinds
+    )
+
+
+def entry_bytes(rank: Rank, tokens: int, step: int) -> int:
+    """One finished sequence kept for reuse: what it holds, without room to grow."""
+    total = 0
+    for kind in rank.kinds:
+        kept = tokens
+        if kind.kind in {"rotating", "chunked"}:
+            kept = min(tokens, kind.window + step - 1)
+        total += kind.count * (kind.token_bytes * kept + kind.fixed_bytes)
+    return total
+
+
+def need(
+    traced: Traced,
+    rank: Rank,
+    settings: Settings,
+    context: int,
+    device: Device,
+    *,
+    ranks: int = 1,
+    fused: bool = False,
+) -> Need:
+    """The worst that one of ``ranks`` processes can come to hold at ``context`` tokens."""
+    sequences = settings.sequences if traced.batchable else 1
+    one = sequence_bytes(rank, context, settings.prefill_step)
+    entry = entry_bytes(rank, context, settings.prefill_step)
+    prompts = settings.prompt_concurrency if traced.batchable else 1
+    program = rank.fused if fused else rank.prefill
+    prefill = program.peak(
+        device.lag,
+        batch=prompts,
+        step=min(settings.prefill_step, context),
+        tokens=context,
+    )
+    decode = rank.decode.peak(device.lag, batch=sequences, step=1, tokens=context)
+    copies = one * sequences // 2
+    return Need(
+        weights=rank.weights,
+        kv=one * sequences,
+        prompt_cache=entry * settings.prompt_cache_entries,
+        work=max(traced.loading, prefill, decode, copies),
+        process=device.process_bytes + (device.group_bytes if ranks > 1 else 0),
+    )
+
+
+def ladder(concurrency: int, *, batchable: bool) -> tuple[Settings, ...]:
+    """Settings for ``concurrency`` requests at once, the most generous first.
+
+    What costs the client least is given up first: kept sequences down to two, then prompts
+    prefilled together, then the step, then the last kept sequences.
+    """
+    decode = concurrency if batchable else 1
+    together = sorted({min(decode, prompts) for prompts in (4, 2, 1)}, reverse=True)
+    rungs: list[tuple[int, int, int]] = [(together[0], 2048, entries) for entries in (8, 4, 2)]
+    rungs += [(prompts, 2048, 2) for prompts in together[1:]]
+    rungs += [(1, step, 2) for step in (1024, 512, 256)]
+    rungs += [(1, 256, 1), (1, 256, 0)]
+    made: list[Settings] = []
+    for prompts, step, entries in rungs:
+        settings = Settings(
+            prompt_concurrency=prompts,
+            decode_concurrency=decode,
+            prefill_step=step,
+            prompt_cache_entries=entries,
+        )
+        if settings not in made:
+            made.append(settings)
+    return tuple(made)

@@ -1,0 +1,115 @@
+"""A plan: what goes where, and what does not, with the reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.demand import Need, Settings
+from planner.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member(Record):
+    """One process of a placement: which GPU of which host; no GPU on a CPU host."""
+
+    host: str
+    gpu: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement(Record):
+    """One instance: a model, or one replica of it, on the GPUs of a host."""
+
+    host: str  # of rank 0, which answers
+    model: str  # slug
+    replica: int
+    members: tuple[Member, ...]  # in rank order
+    engine: str
+    settings: Settings
+    need: Need  # of each member
+
+    @property
+    def instance(self) -> str:
+        return f"{self.model}.{self.replica}"
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """Indices in PCI order on ``host``."""
+        return tuple(m.gpu for m in self.members if m.host == self.host and m.gpu is not None)
+
+    @property
+    def ranks(self) -> int:
+        return len(self.members)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "instance": self.instance,
+            "host": self.host,
+            "model": self.model,
+            "replica": self.replica,
+            "gpus": list(self.gpus),
+            "ranks": self.ranks,
+            "members": [member.to_json() for member in self.members],
+            "engine": self.engine,
+            "settings": self.settings.to_json(),
+            "need": self.need.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal(Record):
+    """A model that is not served, or not as often as it was asked for."""
+
+    host: str
+    model: str
+    needed: int | None  # bytes on each device, at the least; None: it could not be told
+    available: int | None  # bytes, on the device that has most
+    reason: str
+    ways_out: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.host}: {self.model}: {self.reason}"
+
+    def to_json(self) -> dict[str, object]:
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**fields, "ways_out": list(self.ways_out), "sentence": self.sentence}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space(Record):
+    """One device that can be placed on: a GPU, or a CPU host's memory (``gpu`` is None)."""
+
+    host: str
+    gpu: int | None
+    name: str
+    compute_capability: str | None
+    total: int
+    usable: int  # bytes for instances, after what is kept back and what others may hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Record):
+    """For all hosts: every model is in ``placements`` or in ``refusals``."""
+
+    spaces: tuple[Space, ...] = ()
+    placements: tuple[Placement, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    undecided: tuple[str, ...] = ()  # hosts whose devices nobody declared or detected yet
+
+    @property
+    def fits(self) -> bool:
+        return not self.refusals
+
+    def on(self, host: str) -> tuple[Placement, ...]:
+        """The placements that have a member on ``host``."""
+        return tuple(p for p in self.placements if any(m.host == host for m in p.members))
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "fits": self.fits,
+            "spaces": [space.to_json() for space in self.spaces],
+            "placements": [placement.to_json() for placement in self.placements],
+            "refusals": [refusal.to_json() for refusal in self.refusals],
+            "undecided": list(self.undecided),
+        }

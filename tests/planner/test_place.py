@@ -1,0 +1,97 @@
+"""Models onto devices: what fits is placed, what does not is refused with both numbers."""
+
+from planner import Detected, place
+from planner.declared import Gpu, Host, Model
+from planner.traced import Kind, Program, Rank, Traced
+
+GIB = 2**30
+NOTHING = Program(operations=0, reads=(0,) * 8, live={0: ((0,) * 8,)})
+CARD = Gpu(
+    name="NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
+    memory_bytes=97887 * 2**20,
+    compute_capability="12.0",
+)
+
+
+def traced(weights, *, shards=True):
+    def rank(size):
+        kinds = (Kind(kind="kv", count=32, token_bytes=4096 // size),)
+        return Rank(
+            weights=weights // size,
+            kinds=kinds,
+            prefill=NOTHING,
+            fused=NOTHING,
+            decode=NOTHING,
+        )
+
+    return Traced(
+        mlx_lm="0.32.2",
+        mlx="0.32.4",
+        model_type="llama",
+        layers=32,
+        batchable=True,
+        context_max=131072,
+        head_dims=(128,),
+        dtype="bfloat16",
+        loading=0,
+        ranks={1: rank(1), 2: rank(2) if shards else "its architecture has no `shard`"},
+    )
+
+
+class Known:
+    """A lock of what the test says."""
+
+    def __init__(self, **models):
+        self.models = models
+
+    def traced(self, model, *, mlx_lm):
+        assert "0.32.2" == mlx_lm
+        return self.models[model.slug]
+
+
+def model(name, **more):
+    return Model(path=f"/models/{name}", name=name, context=8192, **more)
+
+
+def test_a_model_goes_on_one_gpu_where_it_fits_and_over_two_where_not():
+    """One GPU goes before tensor parallelism."""
+    host = Host(name="h", gpus=(CARD, CARD), models=(model("small"), model("big")))
+
+    plan = place((host,), Known(small=traced(16 * GIB), big=traced(120 * GIB)), mlx_lm="0.32.2")
+
+    assert {"small.0": 1, "big.0": 2} == {p.instance: p.ranks for p in plan.placements}
+    assert plan.fits
+
+
+def test_no_gpu_is_given_more_than_95_percent_of_its_memory():
+    """The needs of all instances on a GPU add up to no more than is usable."""
+    models = tuple(model(f"m{i}", replicas="fill") for i in range(3))
+    host = Host(name="h", gpus=(CARD, CARD), models=models)
+
+    plan = place((host,), Known(**{f"m{i}": traced(9 * GIB) for i in range(3)}), mlx_lm="0.32.2")
+
+    for space in plan.spaces:
+        on = [p.need.total for p in plan.placements if space.gpu in p.gpus]
+        assert sum(on) <= space.usable <= 0.95 * CARD.memory_bytes
+        assert on
+
+
+def test_a_model_that_does_not_fit_is_refused_with_both_numbers():
+    """The refusal says what is needed, what there is, and a context that would fit."""
+    host = Host(name="h", gpus=(CARD,), models=(model("big"),))
+
+    plan = place((host,), Known(big=traced(90 * GIB)), mlx_lm="0.32.2")
+
+    (refusal,) = plan.refusals
+    assert refusal.needed > refusal.available > 0
+    assert "GiB" in refusal.sentence
+
+
+def test_a_cpu_host_is_planned_against_the_memory_that_was_detected():
+    """Undeclared memory is undecided until preflight has found it."""
+    host = Host(name="c", flavour="cpu", models=(model("small"),))
+    lock = Known(small=traced(GIB // 2))
+
+    assert ("c",) == place((host,), lock, mlx_lm="0.32.2").undecided
+    plan = place((host,), lock, mlx_lm="0.32.2", detected={"c": Detected(memory_bytes=16 * GIB)})
+    assert [None] == [member.gpu for member in plan.placements[0].members]

@@ -1,0 +1,33 @@
+"""The hollow checkpoint says what the full one takes."""
+
+import sys
+
+from hub import tracing
+from hub.making import _local_header
+from planner.traced import Rank
+from tests.planner import llama
+
+
+def trace(directory):
+    texts = {"config.json": (directory / "config.json").read_bytes()}
+    headers = {"model.safetensors": _local_header(directory / "model.safetensors")}
+    return tracing.trace(texts, headers)
+
+
+def test_a_llama_of_seventy_billion_parameters_takes_what_its_header_says(tmp_path):
+    """Weights and KV cache of Llama-70B in bf16 are those that were measured on its real header."""
+    traced = trace(llama.write(tmp_path / "70b", **llama.SEVENTY))
+
+    assert 141_107_412_992 == traced.rank(1).weights
+    assert 72_656_371_712 == traced.rank(2).weights
+    (kind,) = traced.rank(1).kinds
+    assert 2_684_354_560 == kind.count * kind.token_bytes * 8192
+    assert not {"mlx", "mlx.core", "mlx_lm"} & set(sys.modules)
+
+
+def test_heads_that_do_not_divide_are_refused_at_the_trace(tmp_path):
+    """Three KV heads over two GPUs would fail at the first request; the trace says so before."""
+    traced = trace(llama.write(tmp_path / "odd", heads=6, kv_heads=3, width=384))
+
+    assert isinstance(traced.rank(1), Rank)
+    assert isinstance(traced.rank(2), str)
