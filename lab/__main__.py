@@ -1,8 +1,11 @@
 """The lab's command line: `python -m lab up 3`."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,8 +13,10 @@ from pathlib import Path
 import click
 
 from lab.bases import DEFAULT_RELEASE, RELEASES, base
+from lab.hub import Hub
 from lab.lab import Lab, sweep
 from lab.machine import LabError
+from lab.models import MODELS
 from lab.prerequisites import install_prerequisites
 
 
@@ -41,7 +46,7 @@ def up(count: int, release: str, *, hub: bool) -> None:
     lab = Lab.at(_state())
     lab.open()
     if hub:
-        _serve_models(lab)
+        lab.serve_models({name: make() for name, make in MODELS.items()})
     names = [f"lab-{number}" for number in range(1, count + 1)]
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(lambda name: _have_up(lab, name, release), names))
@@ -103,8 +108,15 @@ def prerequisites() -> None:
     install_prerequisites()
 
 
-def _serve_models(lab: Lab) -> None:
-    del lab
+@main.command("hub")
+def serve_hub() -> None:
+    """Serve the models on loopback until interrupted; needs no root and no hosts."""
+    with tempfile.TemporaryDirectory() as directory, Hub(Path(directory)) as hub:
+        for name, make in MODELS.items():
+            click.echo(f"{name}  {hub.add_repo(name, make())}")
+        click.echo(f"HF_ENDPOINT={hub.endpoint}")
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ USER = "ops"
 
 def cache() -> Path:
     """Return where base images, cached layers and models are kept."""
-    return Path(os.environ.get("MLX_HOSTS_LAB_CACHE", "/var/cache/mlx-hosts-lab"))
+    usual = Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache"
+    return Path(os.environ.get("MLX_HOSTS_LAB_CACHE", usual / "mlx-hosts-lab"))
 
 
 def base(release: str) -> Path:

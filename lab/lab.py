@@ -3,7 +3,8 @@
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,7 @@ from typing import Any, Self
 from lab import downloads
 from lab.bases import DEFAULT_RELEASE, USER
 from lab.host import Host, claim
+from lab.hub import Hub
 from lab.machine import LabError, lock, read_json, remove_tree, run, write_json
 from lab.network import Network, free_subnet, stop_forwarding
 from lab.prerequisites import missing
@@ -95,6 +97,17 @@ class Lab:
         """Its hosts as data: see lab/README.md."""
         return self.state / "inventory.json"
 
+    @cached_property
+    def hub(self) -> Hub:
+        """The lab's own hub, on the bridge; `serve_models` starts it."""
+        lasts = self._record["owner"] is None
+        return Hub(self.room / "hub", address=self.network.machine, outlives=lasts)
+
+    def hub_data(self) -> dict[str, Any] | None:
+        """Return endpoint, token and models of the hub; None if there is none."""
+        told = self.room / "hub/told.json"
+        return read_json(told) if told.exists() else None
+
     def hosts(self) -> list[Host]:
         """Return its hosts, by name."""
         records = (self.room / "hosts").glob("*/host.json")
@@ -152,6 +165,8 @@ class Lab:
         for host in (self.room / "hosts").glob("*"):
             if (host / "host.json").exists():
                 Host(self, host.name).destroy()
+        if (self.room / "hub").exists():
+            self.hub.stop()
         self.network.remove()
         with lock(ROOMS / ".lock"):
             self._forget_state()
@@ -179,10 +194,15 @@ class Lab:
                 },
             )
 
-    def hub_data(self) -> dict[str, Any] | None:
-        """Return what is known of the lab's hub, if one runs: endpoint, token and models."""
-        record = self.room / "hub.json"
-        return read_json(record)["told"] if record.exists() else None
+    def serve_models(self, models: Mapping[str, Path]) -> Hub:
+        """Have the lab's hub up, where hosts reach it, with these repositories; tell of it."""
+        self.hub.start()
+        for name, directory in models.items():
+            self.hub.add_repo(name, directory)
+        told = {"endpoint": self.hub.endpoint, "token": Hub.token, "models": self.hub.models()}
+        write_json(self.hub.directory / "told.json", told)
+        self.tell()
+        return self.hub
 
     # Inside
 
