@@ -6,8 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeVar
 
 from manifest.resources import File, Resource
+
+R = TypeVar("R", bound=Resource)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +26,9 @@ class Part:
             contents=MappingProxyType({**self.contents, **other.contents}),
         )
 
-    def of(self, *kinds: type[Resource]) -> tuple[Resource, ...]:
-        """Give the resources of these kinds, in order."""
-        return tuple(one for one in self.resources if isinstance(one, kinds))
+    def of(self, kind: type[R]) -> tuple[R, ...]:
+        """Give the resources of a kind, in order."""
+        return tuple(one for one in self.resources if isinstance(one, kind))
 
 
 def file(path: str, text: str, *, mode: str = "0644") -> Part:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from pyinfra import host
-from pyinfra.api import FunctionCommand, operation
+from pyinfra import host, state
+from pyinfra.api import FunctionCommand, Host, QuoteString, State, StringCommand, operation
+from pyinfra.api.state import StateStage
 
 from facts.probe import Answer, look
 from manifest import layout
@@ -69,17 +70,34 @@ def _same(manifest: Manifest, answer: Answer) -> bool:
     return not answer.problems and not diff(manifest, answer.manifest)
 
 
-def _verify(state: object, host: object, manifest: Manifest) -> bool:
+def _verify(state: State, host: Host, manifest: Manifest) -> bool:
     answer = look(manifest)
     if answer is None:
-        return refuse(state, host, "stamp: the host did not answer the probe")  # type: ignore[arg-type]
+        return refuse(state, host, "stamp: the host did not answer the probe")
     left = [*answer.problems, *map(str, diff(manifest, answer.manifest))]
     if not left:
         return True
     lines = "\n".join(["after the run the host is still not as declared:", *left])
-    return refuse(state, host, lines)  # type: ignore[arg-type]
+    return refuse(state, host, lines)
 
 
 def _write(stamp: Stamp) -> Iterator[Command]:
     text = stamp.dumps()
+    # The first thing on a bare host: its directory is not there yet.
+    yield StringCommand("mkdir -p", QuoteString(layout.ETC))
     yield write(File(path=layout.STAMP), text)
+
+
+@operation()
+def refused(refusals: Sequence[str]) -> Commands:
+    """
+    Fail the host at the end of its run for the models that it was asked for and cannot serve.
+
+    + refusals: a sentence for each
+
+    Not a change, and so not in a plan; the run's exit status tells, after what does fit is served.
+    """
+    if state.current_stage == StateStage.Execute:
+        yield FunctionCommand(refuse, ("\n".join(["not served:", *refusals]),), {})
+    else:
+        host.noop("says what does not fit when the run ends")

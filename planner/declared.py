@@ -128,6 +128,7 @@ class Host(Declared):
     site: Site = Site()
     mounts: tuple[AbsolutePath, ...] = ()  # must be mounted, or nothing starts or downloads
     shared_gpus: dict[int, int] = Field(default_factory=dict)  # GPU index: bytes others may hold
+    models_lock: str = "inventories/models.lock"  # on the controller; what is known of each model
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Host:

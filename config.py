@@ -1,0 +1,32 @@
+"""pyinfra's own settings for this project, made before any host is connected to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyinfra import config
+from pyinfra.api import State
+
+from facts import connection
+from tasks.declared import check
+
+config.REQUIRE_PYINFRA_VERSION = "~=3.10.0"
+config.SUDO = True
+config.CONNECT_TIMEOUT = 10
+
+connection.quicken()
+
+# The last moment before pyinfra connects, and the first at which it knows its hosts.
+_init = State.init
+
+
+def _checked_init(self: State, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    _init(self, *args, **kwargs)
+    check(self)
+    # A host refused or lost drops out and the others go on, in every kind of run alike; pyinfra
+    # would stop and ask where it may ask. The exit status tells.
+    self.should_raise_failed_hosts = None
+    self.config.FAIL_PERCENT = None
+
+
+State.init = _checked_init  # type: ignore[method-assign]

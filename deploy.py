@@ -1,0 +1,21 @@
+"""Take bare hosts to ones that serve language models, and keep them so."""
+
+from tasks.base import base
+from tasks.declared import declared
+from tasks.plan import plan
+from tasks.preflight import preflight
+from tasks.runtime import runtime
+from tasks.serving import serving
+from tasks.stamp import begin, finish
+from tasks.weights import weights
+
+this_host = declared()
+bound = preflight(this_host)
+declaration = plan(this_host, bound) if bound else None
+if declaration:
+    begin(declaration=declaration)
+    base(declaration=declaration)
+    runtime(declaration=declaration)
+    weights(declaration=declaration)
+    serving(declaration=declaration)
+    finish(declaration=declaration)

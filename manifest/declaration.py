@@ -1,0 +1,120 @@
+"""Everything that one host is to have, computed before anything on it is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manifest import base, layout, serving
+from manifest.manifest import Manifest
+from manifest.part import Part
+from manifest.resources import Device, Driver, Resource
+from manifest.runtime import Environment, Interpreter, environment
+from manifest.serving import Served
+from manifest.weights import Snapshot
+from planner.bound import Bound
+from planner.declared import Host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The texts of the checkout that hosts are made from."""
+
+    locks: Mapping[str, str]  # requirements files by name: uv, guard, cpu, cuda12, cuda13
+    guard: Mapping[str, str]  # the guard's source files, by path below site-packages
+    render: Callable[..., str]  # templates/
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One placed model: its files, and the settings that its guard is given."""
+
+    instance: str
+    snapshot: Snapshot
+    settings: Mapping[str, Any]  # the guard's, but for paths and digests, which are filled in here
+    memory_bytes: int | None = None
+    stop_timeout_s: int = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """A host's parts in the order in which they are converged."""
+
+    host: Host
+    bound: Bound
+    base: Part
+    uv: Environment
+    guard: Environment
+    engine: Environment
+    snapshots: tuple[Snapshot, ...]
+    serving: Part
+    hardware: tuple[Resource, ...]  # looked at, never changed
+    refusals: tuple[str, ...] = ()  # models that do not fit, each with its reason
+
+    @property
+    def manifest(self) -> Manifest:
+        """All resources: what drift is measured against and what the stamp keeps."""
+        made: list[Environment | Snapshot] = [self.uv, self.guard, self.engine, *self.snapshots]
+        return Manifest(
+            (
+                *self.base.resources,
+                *(one.resource() for one in made),
+                *self.serving.resources,
+                *self.hardware,
+            )
+        )
+
+
+def declare(host: Host, bound: Bound, models: Sequence[Model], sources: Sources) -> Declaration:
+    """Say what a host is to have, from what is declared of it and what preflight bound."""
+    python = Interpreter(
+        path=bound.python, version=bound.python_version, architecture=bound.architecture
+    )
+    uv = environment(layout.TOOLS, sources.locks["uv"], python, label="uv-")
+    guard = environment(layout.GUARDS, sources.locks["guard"], python, source=sources.guard)
+    engine = environment(layout.RUNTIMES, sources.locks[bound.flavour], python)
+    return Declaration(
+        host=host,
+        bound=bound,
+        base=base.part(sources.render, gpu=bound.flavour != "cpu"),
+        uv=uv,
+        guard=guard,
+        engine=engine,
+        snapshots=tuple({model.snapshot.path: model.snapshot for model in models}.values()),
+        serving=serving.part(
+            sources.render,
+            [_served(model, engine) for model in models],
+            guard=guard.path,
+            gpu_uuids=tuple(gpu.uuid for gpu in bound.gpus),
+            mounts=host.mounts,
+        ),
+        hardware=_hardware(bound),
+    )
+
+
+def _served(model: Model, engine: Environment) -> Served:
+    run = f"{layout.RUN}/{model.instance}"
+    return Served(
+        instance=model.instance,
+        settings={
+            **model.settings,
+            "instance": model.instance,
+            "runtime": engine.path,
+            "model": model.snapshot.path,
+            "socket": f"{run}/api.sock",
+            "run_dir": run,
+            "cache_dir": f"{layout.CACHE}/{model.instance}",
+            "stop_timeout_s": model.stop_timeout_s,
+        },
+        weights=model.snapshot.files,
+        memory_bytes=model.memory_bytes,
+        stop_timeout_s=model.stop_timeout_s,
+    )
+
+
+def _hardware(bound: Bound) -> tuple[Resource, ...]:
+    if bound.driver is None:
+        return ()
+    gpus = (Device(uuid=gpu.uuid, name=gpu.name, pci=gpu.pci) for gpu in bound.gpus)
+    return (Driver(module=bound.driver, library=bound.driver), *gpus)

@@ -1,0 +1,26 @@
+"""The units that serve models, running from what is declared."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+
+from manifest.declaration import Declaration
+from manifest.resources import Entry, Instance, Unit, UnitSet
+from operations import files, instances, units
+
+
+@deploy("Serving")
+def serving(declaration: Declaration) -> None:
+    """Converge configurations and units, end what is not declared, start what is."""
+    part = declaration.serving
+    by_name = {unit.name: unit for unit in part.of(Unit)}
+    for unit_set in part.of(UnitSet):
+        units.only(name="End instances that are not declared", unit_set=unit_set)
+    files.converged(
+        name="Write units and settings", resources=part.of(Entry), contents=part.contents
+    )
+    served = [(by_name.pop(f"mlx-model@{one.name}.service"), one) for one in part.of(Instance)]
+    if by_name:
+        units.running(name="Wait for the GPUs", units=tuple(by_name.values()))
+    for unit, instance in served:
+        instances.ready(name=f"Start {unit.name}", unit=unit, instance=instance)

@@ -1,0 +1,56 @@
+"""What a run is about to do, and what it did, kept on the host."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from platform import node
+
+from pyinfra.api import deploy
+
+from manifest.declaration import Declaration
+from manifest.stamp import Run
+from operations import locks, stamps
+
+
+@deploy("Stamp")
+def begin(declaration: Declaration) -> None:
+    """Keep other runs out, then say on the host what is intended."""
+    run = this_run()
+    locks.held(name="Keep other deploys out", by=f"{run.operator}, since {run.time}")
+    stamps.intended(name="Say what is intended", run=run, manifest=declaration.manifest)
+
+
+@deploy("Stamp")
+def finish(declaration: Declaration) -> None:
+    """Look at everything once more, and say on the host what was done."""
+    stamps.applied(name="Say what was done", run=this_run(), manifest=declaration.manifest)
+    if declaration.refusals:
+        stamps.refused(name="Say what does not fit", refusals=declaration.refusals)
+
+
+@cache
+def this_run() -> Run:
+    """Give who runs this, when, and from which commit of the checkout."""
+    operator = f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{node()} pid {os.getpid()}"
+    return Run(
+        operator=operator, time=datetime.now(UTC).isoformat(timespec="seconds"), commit=_commit()
+    )
+
+
+def _commit() -> str:
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parents[1]),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+    ]
+    done = subprocess.run(git, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "not a git checkout"

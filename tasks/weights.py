@@ -1,0 +1,24 @@
+"""The models' files, each as its hub says."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+
+from manifest.declaration import Declaration
+from operations import weights as operations
+from tasks.declared import secret
+
+
+@deploy("Weights")
+def weights(declaration: Declaration) -> None:
+    """Fetch what is placed on this host, and nothing else."""
+    hub = declaration.host.hub
+    for snapshot in declaration.snapshots:
+        operations.fetched(
+            name=f"Fetch {snapshot.repo or snapshot.path}",
+            snapshot=snapshot,
+            runtime=declaration.engine.path,
+            endpoint=hub.endpoint,
+            token=secret(hub.token),
+            site=declaration.host.site.environment,
+        )
