@@ -1,92 +1,164 @@
-"""What the door answers."""
+"""What the door answers: routes, limits on the way in, and what becomes of each request."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
+import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from guard import upstream
+from guard.ask import EngineBroke
 from guard.config import Config
+from guard.desk import Desk
 from guard.door import Receive, Scope, Send
+from guard.errors import Refusal, unavailable
+from guard.metrics import Metrics
+from guard.order import Order
+from guard.render import Kind
+from guard.reply import Reply
+from guard.state import State
 
-MODEL_FIELDS = ("model", "adapters", "draft_model", "num_draft_tokens")
+KINDS: dict[str, Kind] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "text",
+}
+REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
+BODY_PATIENCE_S = 60.0  # between two pieces of a request's body
+RETRY_BROKEN_S = 2  # a killed engine's unit is back after its load; clients ask again by then
 
 
 class App:
-    def __init__(self, config: Config, port: int) -> None:
+    """The ASGI application."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: State,
+        desk: Desk,
+        metrics: Metrics,
+        refresh: Callable[[], Awaitable[None]],
+    ) -> None:
         self._config = config
-        self._port = port
-        self._gate = asyncio.Semaphore(4)
-        self.state = "loading"
-        self.running = 0
+        self._state = state
+        self._desk = desk
+        self._metrics = metrics
+        self._refresh = refresh
+        """Called before the metrics are told: brings in what only the engine knows."""
+        self.engine_broke: Callable[[], None] = lambda: None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        if path in {"/health", "/ready"}:
-            await _json(send, 200 if self.state == "ready" else 503, {"status": self.state})
-        elif path == "/v1/models" and method == "GET":
-            model = {"id": self._config.served_name, "object": "model", "owned_by": "mlx-hosts"}
-            await _json(send, 200, {"object": "list", "data": [model]})
-        elif path in {"/v1/chat/completions", "/v1/completions"} and method == "POST":
-            self.running += 1
-            try:
-                await self._pass(path, receive, send)
-            finally:
-                self.running -= 1
+        request_id = _request_id(scope)
+        reply = Reply(send, request_id)
+        if path in KINDS and method == "POST":
+            await self._post(Order(request_id, path), receive, reply, KINDS[path])
+        elif path in KINDS:
+            await reply.refuse(Refusal(405, f"`{path}` takes POST", code="method_not_allowed"))
+        elif path in {"/health", "/ready"}:
+            status = 200 if self._state.now == "ready" else 503
+            await reply.whole(status, json.dumps(self._state.report()).encode())
+        elif path == "/metrics":
+            await self._refresh()
+            self._metrics.running.set(self._desk.places.running)
+            self._metrics.waiting.set(self._desk.places.waiting)
+            kind = b"text/plain; version=0.0.4; charset=utf-8"
+            await reply.whole(200, self._metrics.render(), kind=kind)
+        elif path == "/v1/models":
+            await reply.whole(200, json.dumps({"object": "list", "data": [self._model()]}).encode())
+        elif path == f"/v1/models/{self._config.served_name}":
+            await reply.whole(200, json.dumps(self._model()).encode())
         else:
-            await _error(send, 404, f"unknown path: `{path}`")
+            await reply.refuse(Refusal(404, f"unknown path: `{path[:200]}`", code="not_found"))
 
-    async def _pass(self, path: str, receive: Receive, send: Send) -> None:
-        if self.state != "ready":
-            await _error(send, 503, f"not ready: {self.state}")
+    def _model(self) -> dict[str, Any]:
+        return {
+            "id": self._config.served_name,
+            "object": "model",
+            "created": int(self._state.since),
+            "owned_by": "mlx-hosts",
+            "max_model_len": self._config.context_tokens,
+        }
+
+    async def _post(self, order: Order, receive: Receive, reply: Reply, kind: Kind) -> None:
+        reply.on_block = order.blocked
+        body = await _body(receive, self._config.max_body_bytes, reply)
+        if body is None:
             return
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
+        work = asyncio.create_task(self._work(kind, body, order, reply))
+        gone = asyncio.create_task(_gone(receive))
+        order.task = work
+        self._desk.orders.add(order)
         try:
-            asked: dict[str, Any] = dict(json.loads(body))
-        except (ValueError, TypeError):
-            await _error(send, 400, "the body is no JSON object")
-            return
-        name = self._config.served_name
-        if asked.get("model") != name:
-            await _error(send, 404, f"unknown model: `{asked.get('model')}`; this is `{name}`")
-            return
-        for field in MODEL_FIELDS:
-            asked.pop(field, None)
-        # The engine echoes the model it was asked for; a quoted key cannot stand inside a string.
-        echoed, ours = b'"model": "default_model"', f'"model": {json.dumps(name)}'.encode()
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                order.outcome = order.outcome or "client_gone"
+                work.cancel()
+                await asyncio.wait({work})
+        finally:
+            work.cancel()
+            gone.cancel()
+            self._desk.orders.discard(order)
+            self._metrics.requests.labels(order.outcome or "failed").inc()
+            self._metrics.whole.observe(asyncio.get_running_loop().time() - order.began)
+            order.log(reply.status)
+
+    async def _work(self, kind: Kind, body: bytes, order: Order, reply: Reply) -> None:
         try:
-            async with upstream.request(
-                self._port, "POST", path, json.dumps(asked).encode(), gate=self._gate
-            ) as answer:
-                kind = b"text/event-stream" if asked.get("stream") else b"application/json"
-                await send(
-                    {
-                        "type": "http.response.start",
-                        "status": answer.status,
-                        "headers": [(b"content-type", kind)],
-                    }
+            if self._state.now != "ready":
+                raise unavailable(
+                    f"not serving: {self._state.now}",
+                    code=self._state.now,
+                    retry_after=2 if self._state.now == "draining" else 10,
                 )
-                while line := await answer.reader.readline():
-                    part = line.replace(echoed, ours)
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-        except upstream.UpstreamError as error:
-            await _error(send, 503, str(error))
-            return
-        await send({"type": "http.response.body", "body": b""})
+            await self._desk.serve(kind, body, order, reply)
+            order.outcome = "ok"
+        except Refusal as refusal:
+            order.outcome = {429: "overloaded", 503: "unavailable"}.get(refusal.status, "refused")
+            await reply.refuse(refusal)
+        except EngineBroke as error:
+            order.outcome = "engine_failed"
+            self.engine_broke()
+            await reply.refuse(
+                unavailable(str(error), code="engine_failed", retry_after=RETRY_BROKEN_S)
+            )
+        except asyncio.CancelledError:
+            if order.verdict is None:
+                raise
+            # Cancelled by the guard itself, which has words for the client.
+            asyncio.current_task().uncancel()  # type: ignore[union-attr]
+            await reply.refuse(order.verdict)
 
 
-async def _error(send: Send, status: int, message: str) -> None:
-    kind = "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004
-    await _json(send, status, {"error": {"message": message, "type": kind}})
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.match(given := str(value, "latin-1")):
+            return given
+    return uuid.uuid4().hex
 
 
-async def _json(send: Send, status: int, value: object) -> None:
-    body = json.dumps(value).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def _body(receive: Receive, limit: int, reply: Reply) -> bytes | None:
+    """The request's body; ``None`` when it was refused or the client went away."""
+    parts, size = [], 0
+    while True:
+        try:
+            message = await asyncio.wait_for(receive(), BODY_PATIENCE_S)
+        except TimeoutError:
+            await reply.refuse(Refusal(408, "the body did not come", code="timeout"))
+            return None
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            words = f"the body exceeds {limit} bytes"
+            await reply.refuse(Refusal(413, words, code="body_too_large"))
+            return None
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -47,6 +47,10 @@ class Config(Section):
     prefill_step: Annotated[int, Field(ge=1)] = 2048
     prompt_cache_entries: Annotated[int, Field(ge=0)] = 0
 
+    """Prefixes kept for reuse; 0 keeps none."""
+    prompt_cache_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Bound of what the kept prefixes take together."""
+
     memory_limit_bytes: Annotated[int, Field(gt=0)] | None = None
     """MLX's limit; ``None`` leaves MLX's own (0.95 of the whole device)."""
     cache_limit_bytes: Annotated[int, Field(ge=0)] | None = None
@@ -66,6 +70,14 @@ class Config(Section):
     """Longest silence while starting: no bytes read, no token.  Not the length of the start."""
     stop_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """How long requests in flight may take to end after SIGTERM."""
+    hang_floor_s: Annotated[float, Field(gt=0)] = 20.0
+    """Silence of all streams that is always allowed, besides what the plan's work takes."""
+    compile_allowance_s: Annotated[float, Field(ge=0)] = 120.0
+    """Added where a shape runs for the first time: kernels are being compiled."""
+    probe_interval_s: Annotated[float, Field(gt=0)] = 30.0
+    """After so much idleness one token is generated to see whether it still can be."""
+    slow_client_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long a client's full buffer is waited for."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 8 << 20
     engine_environment: dict[EngineVariable, str] = {}
     """More of MLX's, NCCL's or CUDA's variables for the engine."""

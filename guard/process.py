@@ -39,8 +39,17 @@ class EngineProcess:
             return None
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
+    @property
+    def stopped(self) -> bool:
+        """Stopped by a signal (SIGSTOP), so that it can do nothing at all."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return False
+        return stat.rsplit(")", 1)[1].split()[0] == "T"
+
     def signs(self) -> tuple[int, int]:
-        """Bytes it has read and pages it holds: what grows while weights are loaded.
+        """Bytes it has read and bytes it holds: what grows while weights are loaded.
 
         Zeros once it is gone.
         """
@@ -49,7 +58,8 @@ class EngineProcess:
             resident = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
         except (OSError, IndexError):
             return 0, 0
-        return int(io.split("rchar: ", 1)[1].split("\n", 1)[0]), resident
+        read = int(io.split("rchar: ", 1)[1].split("\n", 1)[0])
+        return read, resident * os.sysconf("SC_PAGE_SIZE")
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the whole group (an engine may have children: compilers, workers)."""

@@ -25,7 +25,22 @@ class Answer:
     reader: asyncio.StreamReader
 
     async def read(self) -> bytes:
-        return await self.reader.read(-1)
+        """All that is left of the body; raises UpstreamError."""
+        try:
+            return await self.reader.read(-1)
+        except OSError as error:
+            raise UpstreamError(f"the engine broke off: {error}") from error
+
+    async def block(self) -> bytes:
+        """The next event of a stream with its blank line, empty at the end; UpstreamError."""
+        try:
+            return await self.reader.readuntil(b"\n\n")
+        except asyncio.IncompleteReadError as error:
+            if error.partial:
+                raise UpstreamError("the engine broke off within an event") from error
+            return b""
+        except (OSError, asyncio.LimitOverrunError) as error:
+            raise UpstreamError(f"the engine's stream broke: {error!r}") from error
 
 
 @asynccontextmanager

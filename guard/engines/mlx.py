@@ -1,40 +1,52 @@
-"""mlx_lm.server (mlx-lm 0.32): its command, its environment, its probe."""
+"""mlx_lm.server (mlx-lm 0.32): its commands, its environment, its requests and its answers."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
+from guard import upstream
+from guard.ask import Ask, Delta, EngineBroke, Event, Finish, Progress, Scored, Usage
 from guard.config import Config
 
-LAUNCHER = Path(__file__).with_name("mlx_launcher.py")
+HERE = Path(__file__).parent
+PENALTY_TOKENS = 256  # the engine's own 20 forget a sentence ago
+OPENING_AT_ONCE = 4  # its threads start one by one; 64 at once took 1.85 s (facts of the engine)
 
 
 def command(config: Config, port: int) -> list[str]:
     """``-I`` keeps the launcher's folder and every PYTHON variable out of the engine."""
+    given = {
+        "--guard-memory-limit": config.memory_limit_bytes,
+        "--guard-cache-limit": config.cache_limit_bytes,
+        "--model": config.model,
+        "--host": "127.0.0.1",
+        "--port": port,
+        "--log-level": "WARNING",
+        "--prompt-concurrency": config.prompt_concurrency,
+        "--decode-concurrency": config.decode_concurrency,
+        "--prefill-step-size": config.prefill_step,
+        # One more than planned: the guard's own probe keeps a prefix of one token there.
+        "--prompt-cache-size": config.prompt_cache_entries and config.prompt_cache_entries + 1,
+        "--prompt-cache-bytes": config.prompt_cache_bytes,
+    }
     return [
-        f"{config.runtime}/bin/python",
-        "-I",
-        str(LAUNCHER),
+        *(f"{config.runtime}/bin/python", "-I", str(HERE / "mlx_launcher.py")),
         *(
-            ["--guard-memory-limit", str(config.memory_limit_bytes)]
-            if config.memory_limit_bytes is not None
-            else []
+            word
+            for flag, value in given.items()
+            if value is not None
+            for word in (flag, str(value))
         ),
-        *(
-            ["--guard-cache-limit", str(config.cache_limit_bytes)]
-            if config.cache_limit_bytes is not None
-            else []
-        ),
-        *("--model", config.model),
-        *("--host", "127.0.0.1"),
-        *("--port", str(port)),
-        *("--log-level", "WARNING"),
-        *("--prompt-concurrency", str(config.prompt_concurrency)),
-        *("--decode-concurrency", str(config.decode_concurrency)),
-        *("--prefill-step-size", str(config.prefill_step)),
-        *("--prompt-cache-size", str(config.prompt_cache_entries)),
     ]
+
+
+def tokenizer_command(config: Config) -> list[str]:
+    return [f"{config.runtime}/bin/python", "-I", str(HERE / "mlx_tokenizer.py"), config.model]
 
 
 def environment(config: Config) -> dict[str, str]:
@@ -54,3 +66,128 @@ def environment(config: Config) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": ",".join(config.gpu_uuids),
         **config.engine_environment,
     }
+
+
+def weights_bytes(config: Config) -> int:
+    """What the engine reads to load (its own glob)."""
+    return sum(file.stat().st_size for file in Path(config.model).glob("model*.safetensors"))
+
+
+class Engine:
+    """The server on one port of loopback."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._gate = asyncio.Semaphore(OPENING_AT_ONCE)
+
+    async def facts(self) -> dict[str, Any]:
+        """What ``/guard`` of the launcher tells; raises EngineBroke."""
+        return dict(json.loads(await self._get("/guard")))
+
+    async def alive(self) -> bool:
+        """Whether its generation thread lives; raises EngineBroke where nothing answers."""
+        try:
+            async with upstream.request(self._port, "GET", "/health") as answer:
+                return answer.status == 200  # noqa: PLR2004
+        except upstream.UpstreamError as error:
+            raise EngineBroke(str(error)) from error
+
+    async def generate(self, ask: Ask) -> AsyncGenerator[Event]:
+        """Ask, and yield what comes; leaving calls the request off.  Raises EngineBroke."""
+        path, body = _request(ask)
+        try:
+            async with upstream.request(self._port, "POST", path, body, gate=self._gate) as answer:
+                if answer.status != 200:  # noqa: PLR2004
+                    words = (await answer.read())[:500].decode(errors="replace")
+                    raise EngineBroke(f"the engine answered {answer.status}: {words}")
+                while block := await answer.block():
+                    if block.startswith(b"data: [DONE]"):
+                        return
+                    for event in _events(block):
+                        yield event
+        except upstream.UpstreamError as error:
+            raise EngineBroke(str(error)) from error
+        raise EngineBroke("the engine broke off within an answer")
+
+    async def _get(self, path: str) -> bytes:
+        try:
+            async with upstream.request(self._port, "GET", path) as answer:
+                return await answer.read()
+        except upstream.UpstreamError as error:
+            raise EngineBroke(str(error)) from error
+
+
+def _request(ask: Ask) -> tuple[str, bytes]:
+    """Path and body.  Only what stands here can reach the engine: no model, no seed, no stop."""
+    body: dict[str, Any] = {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": ask.max_tokens,
+        "temperature": ask.temperature,
+        "top_p": ask.top_p,
+        "top_k": ask.top_k,
+        "min_p": ask.min_p,
+        "logprobs": ask.logprobs,
+        "top_logprobs": ask.top_logprobs or -1,
+    }
+    if ask.repetition_penalty != 1.0:
+        body |= {
+            "repetition_penalty": ask.repetition_penalty,
+            "repetition_context_size": PENALTY_TOKENS,
+        }
+    if ask.presence_penalty:
+        body |= {
+            "presence_penalty": ask.presence_penalty,
+            "presence_context_size": PENALTY_TOKENS,
+        }
+    if ask.frequency_penalty:
+        body |= {
+            "frequency_penalty": ask.frequency_penalty,
+            "frequency_context_size": PENALTY_TOKENS,
+        }
+    if ask.logit_bias:
+        body["logit_bias"] = ask.logit_bias
+    if ask.messages is None:
+        return "/v1/completions", json.dumps(body | {"prompt": ask.prompt}).encode()
+    body["messages"] = ask.messages
+    if ask.tools:
+        body["tools"] = ask.tools
+    if ask.template_arguments:
+        body["chat_template_kwargs"] = ask.template_arguments
+    return "/v1/chat/completions", json.dumps(body).encode()
+
+
+def _events(block: bytes) -> list[Event]:
+    """The events of one block of the stream (a comment, or ``data:`` and a chunk)."""
+    if block.startswith(b":"):
+        words = block.split()
+        if len(words) == 3 and words[1] == b"keepalive":  # noqa: PLR2004
+            done, _, total = words[2].partition(b"/")
+            return [Progress(int(done), int(total))]
+        return [Progress()]
+    if not block.startswith(b"data: "):
+        raise EngineBroke(f"the engine's stream is not understood: {block[:80]!r}")
+    try:
+        chunk = json.loads(block[6:])
+        if not chunk["choices"]:
+            used = chunk["usage"]
+            cached = used.get("prompt_tokens_details", {}).get("cached_tokens", 0)
+            return [Usage(used["prompt_tokens"], used["completion_tokens"], cached)]
+        (choice,) = chunk["choices"]
+        delta = choice.get("delta", choice)
+        events: list[Event] = [
+            Delta(
+                delta.get("content") or choice.get("text") or "",
+                delta.get("reasoning") or "",
+                tuple(delta.get("tool_calls") or ()),
+                tuple(
+                    Scored(token["id"], token["logprob"], tuple((i, p) for i, p in token["top"]))
+                    for token in (choice.get("logprobs") or {}).get("content", ())
+                ),
+            )
+        ]
+        if choice["finish_reason"] is not None:
+            events.append(Finish(choice["finish_reason"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise EngineBroke(f"the engine's stream is not understood: {error!r}") from error
+    return events

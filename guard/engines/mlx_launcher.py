@@ -1,24 +1,181 @@
-"""Starts mlx_lm.server inside its runtime, with what its HTTP interface cannot reach."""
+"""Starts mlx_lm.server inside its runtime, with what its HTTP interface cannot reach.
+
+Runs under the runtime's own Python, where nothing of the guard is installed: standard library, mlx
+and mlx-lm only.  Five entries, each with its reason; tests/guard/test_launcher.py fails for each
+when the locked mlx-lm no longer needs it, and when it no longer applies.
+
+1. ``set_memory_limit`` and ``set_cache_limit``: the server sets none on CUDA, and MLX's own is 95 %
+   of the whole device.
+2. ``init(strict=True)`` and the world size: with one variable missing a rank silently becomes a
+   group of one that answers HTTP.
+3. ``KeptPrefixes``: stored caches are unevaluated slices that each keep their whole padded batch
+   alive, and an exact hit leaves nothing to process, which ends generation for good.
+4. ``Handler``: streams carry no log probabilities and are silent while a tool call is generated,
+   so a client could have the former, and the guard a sign of life, only without streaming, where
+   a request cannot be called off.
+5. ``Server``: the listen backlog is 5, and ``/guard`` tells what only the engine knows.
+"""
+# ruff: noqa: ANN401 - mlx-lm is untyped
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import json
+import os
+import signal
 import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import ThreadingHTTPServer
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm import server as upstream_server
+from mlx_lm.models.cache import LRUPromptCache
+
+server: Any = upstream_server  # untyped, and its classes are stood in for here
+
+PR_SET_PDEATHSIG = 1
+SIGN_EVERY_S = 1.0
+
+
+class KeptPrefixes(LRUPromptCache):
+    """Entry 3."""
+
+    def insert_cache(
+        self, model: Any, tokens: list[int], prompt_cache: list[Any], **how: Any
+    ) -> None:
+        mx.eval([layer.state for layer in prompt_cache])
+        super().insert_cache(model, tokens, prompt_cache, **how)
+
+    def fetch_nearest_cache(self, model: Any, tokens: list[int]) -> tuple[Any, list[int]]:
+        cache, rest = super().fetch_nearest_cache(model, tokens)
+        if rest or not tokens:
+            return cache, rest
+        del cache  # the exact hit: look again for all but the last token, which is then processed
+        cache, rest = super().fetch_nearest_cache(model, tokens[:-1])
+        return cache, [*rest, tokens[-1]]
+
+
+class Observed:
+    """A response generator whose tokens one handler sees on their way."""
+
+    def __init__(self, inner: Any, see: Callable[[Any], None]) -> None:
+        self._inner = inner
+        self._see = see
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def generate(self, *args: Any, **kwargs: Any) -> tuple[Any, Iterator[Any]]:
+        context, tokens = self._inner.generate(*args, **kwargs)
+        return context, self._watched(tokens)
+
+    def _watched(self, tokens: Iterator[Any]) -> Iterator[Any]:
+        for token in tokens:
+            self._see(token)
+            yield token
+
+
+class Handler(upstream_server.APIHandler):
+    """Entry 4."""
+
+    def __init__(self, response_generator: Any, *args: Any, **kwargs: Any) -> None:
+        self._scored: list[dict[str, Any]] = []
+        self._signed = time.monotonic()
+        observed: Any = Observed(response_generator, self._see)
+        super().__init__(observed, *args, **kwargs)
+
+    def _see(self, token: Any) -> None:
+        if not self.stream:
+            return
+        if self.logprobs:
+            top = [[entry["id"], entry["logprob"]] for entry in token.top_tokens]
+            self._scored.append({"id": token.token, "logprob": token.logprob, "top": top})
+        if (now := time.monotonic()) - self._signed > SIGN_EVERY_S:
+            self._signed = now
+            self.wfile.write(b": alive\n\n")
+            self.wfile.flush()
+
+    def generate_response(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        response: dict[str, Any] = super().generate_response(*args, **kwargs)
+        if self.stream and self._scored:
+            response["choices"][0]["logprobs"] = {"content": self._scored}
+            self._scored = []
+        return response
+
+    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+        if self.path != "/guard":
+            super().do_GET()  # type: ignore[no-untyped-call]
+            return
+        body = json.dumps(_facts(self.response_generator)).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """The guard logs requests, with what matters."""
+
+
+def _facts(generator: Any) -> dict[str, Any]:
+    return {
+        "fingerprint": server.get_system_fingerprint(),
+        "batchable": generator.model_provider.is_batchable,
+        "world": mx.distributed.init().size(),
+        "active_bytes": mx.get_active_memory(),
+        "peak_bytes": mx.get_peak_memory(),
+        "cache_bytes": mx.get_cache_memory(),
+        "prompt_cache_entries": len(generator.prompt_cache),
+        "prompt_cache_bytes": generator.prompt_cache.nbytes,
+    }
+
+
+class Server(ThreadingHTTPServer):
+    """Entry 5."""
+
+    request_queue_size = 128
+
+
+def run(host: str, port: int, provider: Any, *, world: int = 1) -> None:
+    """In place of ``server.run``, with our prompt cache, handler and server."""
+    group = mx.distributed.init()
+    if group.size() != world:
+        raise SystemExit(f"the group has {group.size()} ranks, {world} are declared")
+    arguments = provider.cli_args
+    limit = (
+        {} if arguments.prompt_cache_bytes is None else {"max_bytes": arguments.prompt_cache_bytes}
+    )
+    generator = server.ResponseGenerator(
+        provider, KeptPrefixes(arguments.prompt_cache_size, **limit)
+    )
+    if group.rank() == 0:
+        server._run_http_server(host, port, generator, Server, Handler)  # noqa: SLF001
+    else:
+        generator.join()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--guard-memory-limit", type=int)
     parser.add_argument("--guard-cache-limit", type=int)
+    parser.add_argument("--guard-backend")
+    parser.add_argument("--guard-world", type=int, default=1)
     mine, sys.argv[1:] = parser.parse_known_args()
 
-    import mlx.core as mx
-    from mlx_lm import server
-
+    # Whatever kills the guard takes the engine along: nobody else would ever stop it.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        raise SystemExit("the guard is gone")
     if mine.guard_memory_limit is not None:
         mx.set_memory_limit(mine.guard_memory_limit)
     if mine.guard_cache_limit is not None:
         mx.set_cache_limit(mine.guard_cache_limit)
+    if mine.guard_backend is not None:
+        mx.distributed.init(strict=True, backend=mine.guard_backend)
+    server.run = partial(run, world=mine.guard_world)
     server.main()
 
 

@@ -1,0 +1,267 @@
+"""Serves completions: admits, asks the engine, renders what comes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from guard import fields, schema, strict_json, translate
+from guard.ask import Ask, Delta, EngineBroke, Event, Finish, Progress, Scored, Usage
+from guard.config import Config
+from guard.errors import Refusal, bad_request, unavailable
+from guard.metrics import Metrics
+from guard.order import Order
+from guard.places import Places
+from guard.render import ALIVE, DONE, Choice, Kind, Rendering, logprob
+from guard.reply import Reply
+from guard.shape import shaped
+from guard.tokenizer import Tokenizer, TokenizerFacts
+from guard.vitals import Stream, Vitals
+
+MERGE_BUFFER = 64  # events of the sequences of one request, between them and its client
+
+
+class Asked(Protocol):
+    def generate(self, ask: Ask) -> AsyncGenerator[Event]: ...
+
+
+class Desk:
+    def __init__(
+        self, config: Config, engine: Asked, tokenizer: Tokenizer, vitals: Vitals, metrics: Metrics
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._vitals = vitals
+        self._metrics = metrics
+        self.places = Places(running=config.concurrency, waiting=config.waiting)
+        self.facts: TokenizerFacts | None = None
+        self.fingerprint = ""
+        self.orders: set[Order] = set()
+
+    async def serve(self, kind: Kind, body: bytes, order: Order, reply: Reply) -> None:
+        """Answer one request; raises Refusal or EngineBroke before or within the answer."""
+        if self.facts is None:
+            raise unavailable("not ready", retry_after=5)
+        self.places.turn_away_if_full()
+        table = fields.CHAT if kind == "chat" else fields.COMPLETION
+        given = fields.refuse_what_is_refused(strict_json.parse(body), table)
+        self._is_ours(given)
+        request: schema.ChatRequest | schema.CompletionRequest
+        context = self._config.context_tokens
+        if kind == "chat":
+            chat = request = schema.check_chat(given)
+            prompts = [await translate.chat(chat, self.facts, self._tokenizer, context)]
+            echo = False
+            scored = chat.logprobs
+            one_call = not chat.parallel_tool_calls
+        else:
+            text = request = schema.check_completion(given)
+            prompts = await translate.completions(text, self.facts, self._tokenizer, context)
+            echo, scored, one_call = text.echo, text.logprobs is not None, False
+        order.streaming = request.stream
+        order.prompt_tokens = sum(count for _, count in prompts)
+        asks = [pair for pair in prompts for _ in range(request.n)]
+        order.choices = len(asks)
+        choices = [Choice(index=index) for index in range(len(asks))]
+        answer = Rendering(kind=kind, model=self._config.served_name, fingerprint=self.fingerprint)
+        writer = Writer(
+            answer,
+            choices,
+            reply if request.stream else None,
+            self._tokenizer,
+            scored=scored,
+        )
+        sequences = [
+            self._sequence(ask, count, order, stops=request.stops, one_call=one_call, echo=echo)
+            for ask, count in asks
+        ]
+        events = _alone(sequences[0]) if len(sequences) == 1 else _merged(sequences)
+        last = 0.0
+        async with aclosing(events):
+            async for index, event in events:
+                if not isinstance(event, Progress):
+                    now = time.monotonic()
+                    if order.first_token_s is None:
+                        order.first_token_s = now - order.began
+                        self._metrics.first_token.observe(order.first_token_s)
+                    elif isinstance(event, Delta):
+                        self._metrics.between_tokens.observe(now - last)
+                    last = now
+                await writer.take(index, event)
+        for choice in choices:
+            if choice.finish is None:
+                raise EngineBroke("the engine ended an answer without a reason")
+            self._metrics.success(choice.finish)
+        order.finish = ",".join(sorted({choice.finish or "" for choice in choices}))
+        if request.stream:
+            await reply.part(
+                (answer.usage(choices, len(prompts)) if request.include_usage else b"") + DONE
+            )
+            await reply.end_stream()
+        else:
+            await reply.whole(200, answer.whole(choices, len(prompts), scored=scored))
+
+    def _is_ours(self, given: dict[str, Any]) -> None:
+        name, ours = given.get("model"), self._config.served_name
+        if name is None:
+            raise bad_request("you must provide a `model`", param="model")
+        if name != ours:
+            raise Refusal(
+                404,
+                f"the model `{str(name)[:200]}` does not exist here; this is `{ours}`",
+                param="model",
+                code="model_not_found",
+            )
+
+    async def _sequence(
+        self,
+        ask: Ask,
+        prompt_tokens: int,
+        order: Order,
+        *,
+        stops: Sequence[str],
+        one_call: bool,
+        echo: bool,
+    ) -> AsyncGenerator[Event]:
+        """One sequence, in a place of its own, with its signs told to the vitals."""
+        queued = time.monotonic()
+        async with self.places.place():
+            entered = time.monotonic()
+            order.queue_s = max(order.queue_s, entered - queued)
+            self._metrics.queued.observe(entered - queued)
+            stream = Stream(prompt_tokens, entered, order.blocked_since)
+            order.streams.append(stream)
+            self._vitals.enter(stream, entered)
+            tokens = 0
+            try:
+                watched = self._watched(ask, stream)
+                events = shaped(
+                    watched, stops=stops, one_call=one_call, prompt_tokens=prompt_tokens
+                )
+                async with aclosing(events):
+                    async for event in events:
+                        if isinstance(event, Delta):
+                            if echo and ask.prompt and not tokens:
+                                yield Delta(ask.prompt)
+                            tokens += max(1, len(event.scored))
+                        elif isinstance(event, Usage):
+                            tokens = event.completion
+                            order.cached_tokens += event.cached
+                            self._metrics.prefix_hits.inc(event.cached)
+                            if event.prompt != prompt_tokens:
+                                self._metrics.miscounted.inc()
+                        yield event
+            finally:
+                self._vitals.leave(stream)
+                order.tokens += tokens
+                self._metrics.generated_tokens.inc(tokens)
+                if stream.answering:
+                    self._metrics.prompt_tokens.inc(prompt_tokens)
+                    self._metrics.prefix_queries.inc(prompt_tokens)
+
+    async def _watched(self, ask: Ask, stream: Stream) -> AsyncGenerator[Event]:
+        async with aclosing(self._engine.generate(ask)) as events:
+            async for event in events:
+                self._vitals.sign(stream, event, time.monotonic())
+                yield event
+
+
+class Writer:
+    """Writes the events of all choices to a stream, or collects them."""
+
+    def __init__(
+        self,
+        answer: Rendering,
+        choices: list[Choice],
+        reply: Reply | None,
+        tokenizer: Tokenizer,
+        *,
+        scored: bool,
+    ) -> None:
+        self._answer = answer
+        self._choices = choices
+        self._reply = reply
+        self._tokenizer = tokenizer
+        self._scored = scored
+        self._begun: set[int] = set()
+
+    async def take(self, index: int, event: Event) -> None:
+        choice = self._choices[index]
+        match event:
+            case Progress():
+                await self._alive(index)
+            case Delta():
+                logprobs = await self._logprobs(event.scored) if self._scored else None
+                choice.add(event, logprobs or [])
+                if self._reply is not None:
+                    await self._say(index, self._answer.part(index, event, logprobs))
+            case Finish():
+                choice.finish = event.reason
+                if self._reply is not None:
+                    await self._say(index, self._answer.last(index, event.reason))
+            case Usage():
+                choice.usage = event
+
+    async def _logprobs(self, scored: Sequence[Scored]) -> list[dict[str, Any]]:
+        pieces = await self._tokenizer.pieces([token.token for token in scored])
+        return [
+            logprob(piece, token, await self._tokenizer.pieces([top for top, _ in token.top]))
+            for piece, token in zip(pieces, scored, strict=True)
+        ]
+
+    async def _alive(self, index: int) -> None:
+        """Before the first token a comment for whoever watches the connection; then nothing."""
+        if self._reply is not None and index not in self._begun:
+            if not self._reply.streaming:
+                await self._reply.begin_stream()
+            await self._reply.part(ALIVE)
+
+    async def _say(self, index: int, data: bytes) -> None:
+        assert self._reply is not None  # noqa: S101 - the callers' condition
+        if not self._reply.streaming:
+            await self._reply.begin_stream()
+        if index not in self._begun:
+            self._begun.add(index)
+            data = self._answer.first(index) + data
+        await self._reply.part(data)
+
+
+async def _alone(events: AsyncGenerator[Event]) -> AsyncGenerator[tuple[int, Event]]:
+    async with aclosing(events) as open_events:
+        async for event in open_events:
+            yield 0, event
+
+
+async def _merged(sequences: list[AsyncGenerator[Event]]) -> AsyncGenerator[tuple[int, Event]]:
+    """Events of several sequences as they come; leaving calls all of them off."""
+    queue: asyncio.Queue[tuple[int, Event | BaseException | None]] = asyncio.Queue(MERGE_BUFFER)
+
+    async def run(index: int, events: AsyncGenerator[Event]) -> None:
+        try:
+            async with aclosing(events) as open_events:
+                async for event in open_events:
+                    await queue.put((index, event))
+        except Exception as error:  # noqa: BLE001 - handed to the reader, which raises it
+            await queue.put((index, error))
+        else:
+            await queue.put((index, None))
+
+    tasks = [asyncio.create_task(run(*pair)) for pair in enumerate(sequences)]
+    try:
+        left = len(tasks)
+        while left:
+            index, event = await queue.get()
+            if event is None:
+                left -= 1
+            elif isinstance(event, BaseException):
+                raise event
+            else:
+                yield index, event
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,48 @@
+"""What the guard does to one sequence itself: stop texts, one call at most, aligned scores."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from guard.ask import Delta, Event, Finish, Scored, Usage
+from guard.stops import StopFilter
+
+
+async def shaped(
+    events: AsyncGenerator[Event], *, stops: Sequence[str], one_call: bool, prompt_tokens: int
+) -> AsyncGenerator[Event]:
+    """The same sequence, ended where a stop text begins, its scores with the text they made.
+
+    Ending early closes ``events``, which calls the engine off; the usage is then our own count.
+    """
+    stop_filter = StopFilter(stops)
+    scored: tuple[Scored, ...] = ()
+    called = False
+    tokens = 0
+    async with aclosing(events) as source:
+        async for event in source:
+            if isinstance(event, Delta):
+                tokens += max(1, len(event.scored))
+                scored += event.scored
+                text, stopped = stop_filter.feed(event.text)
+                calls = event.tool_calls
+                if one_call:
+                    calls = () if called else calls[:1]
+                    called = called or bool(calls)
+                if text or event.reasoning or calls:
+                    yield replace(event, text=text, tool_calls=calls, scored=scored)
+                    scored = ()
+                if stopped:
+                    yield Finish("stop")
+                    yield Usage(prompt_tokens, tokens)
+                    return
+            elif isinstance(event, Finish):
+                if event.reason != "length":
+                    scored = scored[:-1]  # the end token, no part of the text
+                if (rest := stop_filter.rest()) or scored:
+                    yield Delta(rest, scored=scored)
+                yield event
+            else:
+                yield event

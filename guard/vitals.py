@@ -1,0 +1,139 @@
+"""Does the engine live?  Pure: signs and times come in, a verdict comes out.
+
+A sign is a token or a keepalive on any stream.  What may pass between two signs follows from the
+plan: the engine prefills at most ``prompt_concurrency`` prompts by ``prefill_step`` tokens, padded
+to the longest, before it says anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from guard.ask import Event, Progress
+
+SAFETY = 4.0  # times the expected time between two signs: prompts get slower as they get longer
+SLOWEST = 50.0  # times slower than measured at the start, the pace is not believed any more
+LEARNING = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One sequence inside the engine."""
+
+    prompt_tokens: int
+    entered: float
+    blocked_since: float | None = None
+    """Since when its client takes nothing more: its silence is not the engine's."""
+    last_sign: float = 0.0
+    prefilled: int = 0
+    answering: bool = False
+    work_at_sign: float = 0.0
+
+    @property
+    def left(self) -> int:
+        """Prompt tokens still to be processed, as far as is known."""
+        return 0 if self.answering else max(1, self.prompt_tokens - self.prefilled)
+
+
+@dataclass(frozen=True, slots=True)
+class Hung:
+    silent_s: float
+    allowed_s: float
+
+    def __str__(self) -> str:
+        return f"no sign of life for {self.silent_s:.1f} s, {self.allowed_s:.1f} s are allowed"
+
+
+@dataclass(frozen=True, slots=True)
+class Starved:
+    stream: Stream
+    silent_s: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Vitals:
+    floor_s: float
+    """Silence that is always allowed."""
+    compile_s: float
+    """Added while a shape runs for the first time since the start: kernels are being compiled."""
+    prefill_step: int
+    prompt_concurrency: int
+    pace: float = 100.0
+    """Prompt tokens a second: measured at the start, learnt from then on."""
+    streams: set[Stream] = field(default_factory=set)
+    _last_sign: float = 0.0
+    _work: float = 0.0
+    _slowest: float = 2.0
+    _seen: set[tuple[int, int, int]] = field(default_factory=set)
+
+    def measured(self, pace: float) -> None:
+        self.pace = max(pace, 0.1)
+        self._slowest = self.pace / SLOWEST
+
+    def enter(self, stream: Stream, now: float) -> None:
+        if not self.streams:
+            self._last_sign = now
+        stream.last_sign = now
+        stream.work_at_sign = self._work
+        self.streams.add(stream)
+
+    def leave(self, stream: Stream) -> None:
+        self.streams.discard(stream)
+
+    def sign(self, stream: Stream, event: Event, now: float) -> None:
+        shape = self._shape()
+        if isinstance(event, Progress) and event.total:
+            done = event.done - stream.prefilled
+            batch = max(1, min(self.prompt_concurrency, self._prefilling()))
+            if done > 0:
+                self._work += done * batch
+                if stream.prefilled and now > stream.last_sign:
+                    sample = done * batch / (now - stream.last_sign)
+                    learnt = self.pace + LEARNING * (sample - self.pace)
+                    self.pace = max(self._slowest, learnt)
+                stream.prefilled = event.done
+        elif not stream.answering and not isinstance(event, Progress):
+            stream.answering = True
+            self._seen.add(shape)
+        stream.last_sign = self._last_sign = now
+        stream.work_at_sign = self._work
+
+    def allowed_s(self) -> float:
+        """How long every stream may be silent together."""
+        allowed = self.floor_s + SAFETY * self._step_work() / self.pace
+        return allowed if self._shape() in self._seen else allowed + self.compile_s
+
+    def check(self, now: float) -> Hung | list[Starved]:
+        """Hung, or the streams that starve while others move."""
+        heard = [stream for stream in self.streams if stream.blocked_since is None]
+        if not heard:
+            self._last_sign = max(self._last_sign, now if self.streams else 0.0)
+            return []
+        allowed = self.allowed_s()
+        silent = now - self._last_sign
+        if silent > allowed:
+            return Hung(silent, allowed)
+        return [
+            Starved(stream, now - stream.last_sign)
+            for stream in heard
+            if now - stream.last_sign
+            > 2 * allowed + SAFETY * (self._work - stream.work_at_sign) / self.pace
+        ]
+
+    def _prefilling(self) -> int:
+        return sum(1 for stream in self.streams if not stream.answering)
+
+    def _step_work(self) -> int:
+        longest = max((stream.left for stream in self.streams), default=0)
+        batch = min(self.prompt_concurrency, self._prefilling())
+        return batch * min(longest, self.prefill_step)
+
+    def _shape(self) -> tuple[int, int, int]:
+        """Powers of two: prompts and tokens of a step, sequences that are answered."""
+        longest = max((stream.left for stream in self.streams), default=0)
+        prefilling = self._prefilling()
+        return (
+            min(prefilling, self.prompt_concurrency).bit_length(),
+            min(longest, self.prefill_step).bit_length(),
+            (len(self.streams) - prefilling).bit_length(),
+        )
