@@ -55,7 +55,7 @@ class Cgroup:
                 raise LabError(f"control group `{group}` still has processes after SIGKILL")
             time.sleep(0.005)
 
-    def freeze(self, frozen: bool) -> None:  # noqa: FBT001  # a state, not a switch between two acts
+    def freeze(self, *, frozen: bool) -> None:
         """Stop or let go on every process in it."""
         group = self._at["v2"]
         (group / "cgroup.freeze").write_text("1" if frozen else "0")

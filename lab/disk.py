@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.machine import mounts_under, remove_tree, run, unmount_under
+from lab.machine import LabError, mounts_under, remove_tree, run, unmount_under
 
 # EXT4_IOC_SHUTDOWN and EXT4_GOING_FLAGS_NOLOGFLUSH (linux/fs/ext4/ext4.h): from this moment on
 # nothing reaches the image, its journal included. The kernel's own tests cut power this way.
@@ -47,9 +47,9 @@ class Disk:
 
     def mount(self, lower: Sequence[Path]) -> None:
         """Mount it over lower trees, the topmost first."""
-        if self.root in mounts_under(self.root):
+        if mounts_under(self.root):
             return
-        if self._durable:
+        if self._durable and not mounts_under(self._own):
             run("mount", "-o", "loop", self._image, self._own)
         self.upper.mkdir(exist_ok=True)
         (self._own / "work").mkdir(exist_ok=True)
@@ -58,21 +58,28 @@ class Disk:
         run("mount", "-t", "overlay", "overlay", "-o", options, self.root)
 
     def sync(self) -> None:
-        """Write everything to the disk, as a clean shutdown does."""
-        descriptor = os.open(self._own, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        """Write everything to a durable disk, as a clean shutdown does."""
+        if self._durable:
+            run("sync", "--file-system", self._own)
 
     def lose_power(self) -> None:
         """Let nothing more reach a durable disk; it stays so until it is mounted again."""
-        if self._durable:
-            descriptor = os.open(self._own, os.O_RDONLY)
-            try:
-                fcntl.ioctl(descriptor, _SHUTDOWN, _WITHOUT_FLUSHING_THE_LOG)
-            finally:
-                os.close(descriptor)
+        if not self._durable or not mounts_under(self._own):
+            return
+        descriptor = os.open(self._own, os.O_RDONLY)
+        try:
+            # What is behind the descriptor decides: on any other file system this were fatal.
+            if not self._is_ours(os.fstat(descriptor).st_dev):
+                raise LabError(f"`{self._own}` is not the file system on `{self._image}`")
+            fcntl.ioctl(descriptor, _SHUTDOWN, _WITHOUT_FLUSHING_THE_LOG)
+        finally:
+            os.close(descriptor)
+
+    def _is_ours(self, device: int) -> bool:
+        """Whether a block device is a loop device over this disk's image."""
+        number = f"{os.major(device)}:{os.minor(device)}"
+        backing = Path(f"/sys/dev/block/{number}/loop/backing_file")
+        return backing.exists() and Path(backing.read_text().strip()) == self._image.resolve()
 
     def unmount(self) -> None:
         """Unmount it; mounting it again recovers its journal."""

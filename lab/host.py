@@ -2,8 +2,10 @@
 
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,10 @@ from lab.bases import USER, base
 from lab.cgroups import Cgroup
 from lab.disk import Disk
 from lab.identity import Identity
+from lab.layers import take
 from lab.machine import LabError, read_json, remove_tree, run, write_json
 from lab.processes import Process, children, spawn
+from lab.tree import Item, listing
 
 if TYPE_CHECKING:
     from lab.lab import Lab
@@ -149,6 +153,7 @@ class Host:
         self._disk.mount([*self.layers, base(self.release)])
         if not self.public_key:
             self._note(public_key=self._identity().write_into(self.root))
+            self._disk.sync()
             self.lab.tell()
         self._cgroup.make()
         nspawn = [
@@ -226,6 +231,44 @@ class Host:
         """Take its power away and give it back: see `kill`."""
         self.kill()
         self.start()
+
+    # Its disk
+
+    def tree(self) -> dict[str, Item]:
+        """List its whole disk, contents digested: see `lab.tree`."""
+        self.flush()
+        return listing(self.root)
+
+    def flush(self) -> None:
+        """Have it write everything to its disk."""
+        if self.running():
+            self.root_run("sync; journalctl --sync")
+
+    def snapshot(self) -> list[Path]:
+        """Keep what it wrote so far as a layer of the lab; return the `layers` for other hosts.
+
+        It may be running, and is then held still for the moment; what its programs have only in
+        memory is not in it. It lasts as long as the lab. See `lab.layers.cached` for longer.
+        """
+        place = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self.lab.layers))
+        return take(self, place)
+
+    @contextmanager
+    def held_still(self) -> Iterator[None]:
+        """Stop all its processes within a block, as if time stood still."""
+        if not self.running():
+            yield
+            return
+        self.flush()
+        self._cgroup.freeze(frozen=True)
+        try:
+            yield
+        finally:
+            self._cgroup.freeze(frozen=False)
+
+    def copy_upper(self, to: Path) -> None:
+        """Copy what it wrote over its base and layers."""
+        self._disk.copy_upper(to)
 
     # Network
 

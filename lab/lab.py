@@ -63,7 +63,11 @@ class Lab:
 
     def __enter__(self) -> Self:
         """Set up its network."""
-        self.open()
+        try:
+            self.open()
+        except BaseException:
+            self.down()
+            raise
         return self
 
     def __exit__(
@@ -96,6 +100,13 @@ class Lab:
     def inventory(self) -> Path:
         """Its hosts as data: see lab/README.md."""
         return self.state / "inventory.json"
+
+    @property
+    def layers(self) -> Path:
+        """Where snapshots of its hosts stand."""
+        directory = self.room / "layers"
+        directory.mkdir(exist_ok=True)
+        return directory
 
     @cached_property
     def hub(self) -> Hub:
@@ -147,10 +158,13 @@ class Lab:
         for a name or an address that is taken.
         """
         with lock(self.room / ".lock"):
+            directory = self._vacant(name)
+            address = self._address(address)
             claim(
-                self._vacant(name),
-                address=self._address(address),
-                machine=f"{self.id}-{secrets.token_hex(2)}",
+                directory,
+                address=address,
+                # Short: it names the host's interface, which may have 15 letters.
+                machine=f"{self.id}-{address.rpartition('.')[2]}",
                 release=release,
                 layers=layers,
                 durable=durable,
@@ -251,14 +265,19 @@ def sweep() -> list[str]:
     A lab is left behind when the process that owns it is gone, or the directory that points to it.
     """
     swept = []
-    for record in sorted(ROOMS.glob("*/lab.json")):
-        found = read_json(record)
-        owner = found["owner"]
-        pointer = Path(found["state"]) / "lab.json"
-        gone = not Process.of_json(owner).alive() if owner else not pointer.exists()
-        if gone:
-            Lab(room=record.parent).down()
-            swept.append(found["id"])
+    with lock(ROOMS / ".sweeping"):
+        for record in sorted(ROOMS.glob("*/lab.json")):
+            found = read_json(record)
+            owner, pointer = found["owner"], Path(found["state"]) / "lab.json"
+            gone = not Process.of_json(owner).alive() if owner else not pointer.exists()
+            if gone:
+                Lab(room=record.parent).down()
+                swept.append(found["id"])
+        with lock(ROOMS / ".lock"):
+            # Neither made nor removed to the end: there is nothing in it but files.
+            for room in ROOMS.glob("*/"):
+                if not (room / "lab.json").exists():
+                    remove_tree(room)
     return swept
 
 
