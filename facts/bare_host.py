@@ -18,6 +18,7 @@ from facts.memory import Memory
 from facts.mounts import Mounts
 from facts.nvidia_module import NvidiaModule
 from facts.nvidia_smi import Cuda, Gpus, Processes
+from facts.package_manager import PackageManager
 from facts.pci import NvidiaDevices
 from facts.room import Room
 from facts.service_manager import ServiceManager
@@ -32,6 +33,7 @@ FACTS: dict[str, FactBase[Any]] = {
     "room": Room(),
     "mounts": Mounts(),
     "memory": Memory(),
+    "package_manager": PackageManager(),
     "pci": NvidiaDevices(),
     "kernel_module": NvidiaModule(),
     "smi": Gpus(),

@@ -20,7 +20,9 @@ FIELDS = (
     "index,uuid,pci.bus_id,name,memory.total,memory.used,compute_cap,compute_mode,"
     "mig.mode.current,ecc.mode.current,power.limit,driver_version"
 )
-UNAVAILABLE = re.compile(r"\[?(N/A|Not Supported|Unknown Error|GPU is lost|.*requires reset)\]?")
+UNAVAILABLE = re.compile(r"\[(N/A|Not Supported|Insufficient Permissions)\]|N/A")
+# In place of values, when the driver cannot reach a GPU that it knew; the others are still listed.
+UNREACHABLE = re.compile(r"\[(Unknown Error|GPU is lost|GPU requires reset|Reset Required)\]")
 
 
 class Gpus(FactBase[found.Smi]):
@@ -35,13 +37,16 @@ class Gpus(FactBase[found.Smi]):
     @override
     def process(self, output: list[str]) -> found.Smi:
         status, lines = _status(output)
-        rows = [line.split(", ") for line in lines]
-        gpus = [_gpu(row) for row in rows if len(row) == len(FIELDS.split(","))]
-        said = " ".join(line for line, row in zip(lines, rows, strict=True) if len(row) == 1)
-        if status == 0 and len(gpus) != len(lines):
+        rows = [line for line in lines if line.count(", ") == FIELDS.count(",")]
+        lost = [line for line in rows if UNREACHABLE.search(line)]
+        if status == 0 and rows != lines:
             raise FactProcessError(f"nvidia-smi: expected {FIELDS}, got {lines!r}")
+        gpus = [_gpu(line.split(", ")) for line in rows if line not in lost]
         return found.Smi(
-            status=status, gpus=tuple(sorted(gpus, key=lambda gpu: gpu.pci)), said=said
+            status=status,
+            gpus=tuple(sorted(gpus, key=lambda gpu: gpu.pci)),
+            lost=tuple(lost),
+            said=" ".join(line for line in lines if line not in rows),
         )
 
 
@@ -54,7 +59,8 @@ class Cuda(FactBase[str]):
 
     @override
     def process(self, output: list[str]) -> str:
-        said = re.search(r"CUDA Version: (\d+\.\d+)", "\n".join(output))
+        # "CUDA UMD Version" since branch 610; "N/A" where libcuda is missing.
+        said = re.search(r"CUDA (?:UMD )?Version: (\d+\.\d+)", "\n".join(output))
         return said[1] if said else ""
 
 

@@ -116,6 +116,7 @@ class Smi:
 
     status: int | None
     gpus: tuple[Gpu, ...] = ()
+    lost: tuple[str, ...] = ()  # rows in which it says that it cannot reach the GPU
     said: str = ""
 
 
@@ -142,6 +143,7 @@ class HostFacts:
     room: tuple[Room, ...] | None = None
     mounts: tuple[Mount, ...] | None = None
     memory: Memory | None = None
+    package_manager: tuple[str, ...] | None = None  # who is at the packages
     pci: tuple[PciDevice, ...] | None = None
     kernel_module: KernelModule | None = None
     smi: Smi | None = None

@@ -37,7 +37,8 @@ def judge(found: HostFacts, declared: Host) -> Iterator[Refusal]:
     yield from _answer(found)
     yield from _branch(found, declared)
     yield from _fabric(found)
-    if found.smi.status == 0:
+    if found.smi.status == 0 and not found.smi.lost:
+        yield from _silent(found)
         yield from _number_and_kind(found.smi.gpus, declared)
         for index, gpu in enumerate(found.smi.gpus):
             yield from _gpu(index, gpu, found, declared)
@@ -62,7 +63,7 @@ def _module(found: HostFacts) -> Iterator[Refusal]:
         signed = " (Secure Boot is on: the module must be signed, or its key enrolled)"
         yield Refusal(
             needed="the NVIDIA kernel module loaded",
-            found=f"{devices} on the PCI bus, no `nvidia` module loaded",
+            found=f"{devices}, no `nvidia` module loaded",
             way_out=INSTALL + (signed if module.secure_boot else ""),
         )
 
@@ -77,6 +78,12 @@ def _answer(found: HostFacts) -> Iterator[Refusal]:
             found="it hung and was given up",
             way_out="look for `NVRM: Xid` in `dmesg`, then reboot the host",
         )
+    elif smi.lost or smi.status == LOST or "Unable to determine" in smi.said:
+        yield Refusal(
+            needed="every GPU to answer",
+            found=f"{len(smi.gpus)} of {_on_the_bus(found)}: {smi.said or smi.lost[0]}",
+            way_out="a GPU has fallen off the bus: power-cycle the host, reseat the card",
+        )
     elif not module.version or smi.status == 0:
         return
     elif smi.status == MISMATCH:
@@ -87,16 +94,11 @@ def _answer(found: HostFacts) -> Iterator[Refusal]:
         )
     elif smi.status == NO_DEVICE and module.open is False:
         yield Refusal(
-            needed="NVIDIA's open kernel modules, which Blackwell GPUs cannot do without",
-            found=f"the proprietary module {module.version}, which finds no device",
-            way_out="install the open modules (Ubuntu: `apt install nvidia-driver-580-open`) "
-            "and reboot",
-        )
-    elif smi.status == LOST or "GPU is lost" in smi.said or "Unable to determine" in smi.said:
-        yield Refusal(
             needed="every GPU to answer",
-            found=smi.said,
-            way_out="it has fallen off the bus: power-cycle the host, reseat the card",
+            found=f"the proprietary kernel module {module.version} drives none of "
+            f"{_on_the_bus(found)}",
+            way_out="Blackwell needs NVIDIA's open kernel modules: install them "
+            "(Ubuntu: `apt install nvidia-driver-580-open`) and reboot",
         )
     else:
         yield Refusal(
@@ -133,6 +135,19 @@ def _fabric(found: HostFacts) -> Iterator[Refusal]:
             way_out="install the fabric manager of the driver's exact version and "
             "`systemctl enable --now nvidia-fabricmanager`",
         )
+
+
+def _silent(found: HostFacts) -> Iterator[Refusal]:
+    assert found.smi is not None  # noqa: S101 - judge() has looked
+    answering = {gpu.pci[4:] for gpu in found.smi.gpus}  # 00000000:c1:00.0 is 0000:c1:00.0 in sysfs
+    for device in found.pci or ():
+        bound = device.kind == "gpu" and device.driver == "nvidia"
+        if bound and device.address not in answering:
+            yield Refusal(
+                needed="every GPU to answer",
+                found=f"the one at {device.address} does not",
+                way_out="look for `NVRM` in `dmesg`, then power-cycle the host or reseat the card",
+            )
 
 
 def _number_and_kind(gpus: tuple[Gpu, ...], declared: Host) -> Iterator[Refusal]:
@@ -184,23 +199,19 @@ def _held(index: int, gpu: Gpu, who: str, found: HostFacts, declared: Host) -> I
     here = [p for p in found.gpu_processes or () if p.gpu == gpu.uuid]
     ours = [p for p in here if p.unit.startswith(OURS)]
     others = gpu.used_bytes - sum(p.memory_bytes or 0 for p in ours)
-    allowed = declared.shared_gpus.get(index, 0) + requirements.IDLE_GPU_BYTES
-    if others > allowed:
+    shared = declared.shared_gpus.get(index, 0)
+    if others > shared + requirements.IDLE_GPU_BYTES:
         names = [f"`{p.name}` (pid {p.pid})" for p in here if p not in ours]
         yield Refusal(
-            needed=f"{who} to ourselves"
-            + (
-                f" but for {declared.shared_gpus[index] / GIB:.1f} GiB"
-                * (index in declared.shared_gpus)
-            ),
+            needed=f"{who} to ourselves" + (f" but for {shared / GIB:.1f} GiB" if shared else ""),
             found=f"{others / GIB:.1f} GiB held by {', '.join(names) or 'processes not shown'}",
-            way_out="end them, or declare what they may hold in `shared_gpus`",
+            way_out=f"end them, or declare what they may hold as `shared_gpus[{index}]`",
         )
 
 
 def _on_the_bus(found: HostFacts) -> str:
     gpus = [device for device in found.pci or () if device.kind == "gpu"]
-    return f"{len(gpus)} NVIDIA GPU{'s' * (len(gpus) != 1)}" if gpus else ""
+    return f"{len(gpus)} NVIDIA GPU{'s' * (len(gpus) != 1)} on the PCI bus" if gpus else ""
 
 
 def _library(said: str) -> str:

@@ -22,7 +22,12 @@ def judge(
     ``room`` is how many bytes will be written below each path.
     """
     checks = [_unread(found), _system(found), _interpreter(found, declared)]
-    checks += [_room(found, room or {}), _mounts(found, declared), _memory(found, declared)]
+    checks += [
+        _room(found, room or {}),
+        _mounts(found, declared),
+        _memory(found, declared),
+        _packages(found),
+    ]
     if declared.flavour != "cpu":
         checks.append(gpu_verdict.judge(found, declared))
     return tuple(refusal for check in checks for refusal in check)
@@ -165,6 +170,15 @@ def _mounts(found: HostFacts, declared: Host) -> Iterator[Refusal]:
                 found="mounted read-only" if path in mounted else "nothing mounted there",
                 way_out=f"mount it (`/etc/fstab`, then `mount {path}`), or do not declare it",
             )
+
+
+def _packages(found: HostFacts) -> Iterator[Refusal]:
+    if found.package_manager:
+        yield Refusal(
+            needed="the package manager free, which was waited for",
+            found="; ".join(found.package_manager),
+            way_out="let it finish, or look why it does not, and run this again",
+        )
 
 
 def _memory(found: HostFacts, declared: Host) -> Iterator[Refusal]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pyinfra import host, inventory, logger, state
 
 from facts.bare_host import BareHost
+from facts.package_manager import PackageManager
 from facts.python import DEFAULT
 from planner import requirements, verdict
 from planner.bound import Bound
 from planner.declared import Host
+from planner.found import HostFacts
 from planner.refusal import Refusal
 
 RUNTIMES = "/opt/mlx-hosts"
 WEIGHTS = "/var/lib/mlx-hosts/hub"
+PACKAGES_SECONDS = 300  # a first boot's upgrades
 ROUND_TRIP_SECONDS = 60  # the host itself gives up long before
 
 
@@ -22,12 +25,11 @@ def preflight(declared: Host) -> Bound | None:
     Changes nothing on the host. A host refused is failed in pyinfra's state, so that the others go
     on and the run's exit status is 1.
     """
-    found = host.get_fact(
-        BareHost,
-        python=declared.site.python or DEFAULT,
-        paths=[RUNTIMES, WEIGHTS],
-        _timeout=ROUND_TRIP_SECONDS,
-    )
+    found = _look(declared)
+    if found is not None and found.package_manager:
+        host.log(f"waiting for the package manager: {'; '.join(found.package_manager)}")
+        host.get_fact(PackageManager, seconds=PACKAGES_SECONDS, _timeout=PACKAGES_SECONDS + 30)
+        found = _look(declared)  # whoever was at it may have changed the rest
     if found is None:
         return None  # pyinfra has failed the host and said why
     flavour = verdict.flavour(found, declared)
@@ -37,6 +39,16 @@ def preflight(declared: Host) -> Bound | None:
         _refuse(declared.name, refusals)
         return None
     return verdict.bind(found, declared)
+
+
+def _look(declared: Host) -> HostFacts | None:
+    found: HostFacts | None = host.get_fact(
+        BareHost,
+        python=declared.site.python or DEFAULT,
+        paths=[RUNTIMES, WEIGHTS],
+        _timeout=ROUND_TRIP_SECONDS,
+    )
+    return found
 
 
 def _refuse(name: str, refusals: tuple[Refusal, ...]) -> None:

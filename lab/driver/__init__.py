@@ -1,0 +1,10 @@
+"""A simulated NVIDIA driver for lab hosts: real formats, made-up GPUs, no device touched.
+
+profile = install(host.root, "two_rtx_pro_6000")
+host.root_run(ACTIVATE)          # a host that is up; another comes up with it
+"""
+
+from lab.driver.install import ACTIVATE, DEACTIVATE, install, remove
+from lab.driver.profile import Profile, names
+
+__all__ = ["ACTIVATE", "DEACTIVATE", "Profile", "install", "names", "remove"]
