@@ -1,0 +1,23 @@
+"""One tiny model for all, and one instance for the tests that leave it whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.guard.instance import Instance
+from tests.guard.models import make_tiny_llama
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_llama(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[Instance]:
+    """Shared by a module's tests; whoever breaks it fails them all."""
+    with Instance(tmp_path_factory.mktemp("instance"), tiny) as started:
+        yield started
