@@ -1,0 +1,51 @@
+"""Labs for tests: skipped, with the reasons, where no host can be booted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import Host, Lab, missing
+from lab.models import MODELS
+from tests.deploying import deploy
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what needs a lab where there can be none, and say what is missing."""
+    booting = [item for item in items if item.get_closest_marker("lab")]
+    absent = missing() if booting else []
+    if absent:
+        for item in booting:
+            item.add_marker(pytest.mark.skip(reason=f"no lab: {'; '.join(absent)}"))
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """A lab of this test process's own, removed at its end."""
+    with Lab() as made:
+        made.serve_models({name: make() for name, make in MODELS.items()})
+        yield made
+
+
+@pytest.fixture
+def host(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Host]:
+    """A fresh Debian 12 host for one test."""
+    booted = lab.boot(_host_name(request.node.name))
+    yield booted
+    booted.destroy()
+
+
+@pytest.fixture(scope="session")
+def converged(lab: Lab) -> list[Path]:
+    """Layers of a host that was deployed to once; boot hosts from it: ``lab.boot(…, layers=)``."""
+    host = lab.boot("converged")
+    deploy(lab, host.name)
+    host.flush()
+    layers = host.snapshot()
+    host.destroy()
+    return layers
+
+
+def _host_name(test: str) -> str:
+    """Make a host name of a test's name: letters, digits and hyphens, 63 at most."""
+    return "".join(c if c.isalnum() else "-" for c in test.removeprefix("test_"))[:40].strip("-")
