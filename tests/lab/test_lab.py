@@ -87,7 +87,7 @@ class TestAHost:
         assert "timed out" in denied.stderr
         allowed = host.root_run(f'{unit} python3 -c "{connect}"', check=False)
         assert "timed out" not in allowed.stderr
-        read = "head -c1 /dev/urandom"
+        read = "od -N1 /dev/urandom"
         denied = host.root_run(f"{unit} -p DevicePolicy=strict {read}", check=False)
         assert "Operation not permitted" in denied.stderr
         assert host.root_run(f"{unit} {read}", check=False).returncode == 0
