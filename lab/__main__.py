@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from lab.bases import DEFAULT_RELEASE, RELEASES, base
+from lab.demo import demo as tell
 from lab.hub import Hub
 from lab.lab import Lab, sweep
 from lab.machine import LabError
@@ -106,6 +107,13 @@ def down() -> None:
 def prerequisites() -> None:
     """Install the Debian packages that the lab needs."""
     install_prerequisites()
+
+
+@main.command()
+@click.option("--keep", is_flag=True, help="leave the host up")
+def demo(*, keep: bool) -> None:
+    """Provision one bare host, and ask the model that it then serves."""
+    tell(_state() / "demo", keep=keep)
 
 
 @main.command("hub")
