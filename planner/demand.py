@@ -42,21 +42,24 @@ class Device(Record):
     usable_share: float
     process_bytes: int  # of one process, outside of MLX's count
     group_bytes: int  # of one rank of a group, on top
-    lag: int  # operations by which the device may be behind when MLX hands out buffers
+    lag: int  # dispatches by which the device may be behind when MLX hands out buffers
+    commit_bytes: int = 0  # read by one command buffer before it is closed; 0: no such limit
+    commits: int = 0  # command buffers that may be outstanding
     assumed: tuple[str, ...] = ()
 
 
-# The CPU: buffers are returned by tasks of 10 dispatches, at most 10 of them outstanding
-# (mlx/backend/cpu/encoder.h, DISPATCHES_PER_TASK; mlx/transforms.cpp, MAX_ACTIVE_TASKS), two
-# dispatches an operation.
+# Tasks of 10 dispatches, of which 10 may be outstanding and one is being filled
+# (mlx/backend/cpu/encoder.h, DISPATCHES_PER_TASK; mlx/transforms.cpp, MAX_ACTIVE_TASKS).
 CPU = Device(
     name="cpu",
     usable_share=0.9,
     process_bytes=GIB // 2,
     group_bytes=GIB // 16,
-    lag=60,
+    lag=110,
     assumed=("a tenth of a CPU host's memory is left to everything else",),
 )
+# Command buffers of 100 operations or 1000 MB read, of which 10 may be outstanding
+# (mlx/backend/cuda/device.cpp, max_ops_per_graph and max_mb_per_graph of sm_90, sm_100, sm_120).
 CUDA = Device(
     name="cuda",
     # MLX's own limit: mlx/backend/cuda/allocator.cpp, `memory_limit_`.
@@ -64,7 +67,9 @@ CUDA = Device(
     # Not measured here: exo reserves 2 GB for the same (github.com/exo-explore/exo, pull 2300).
     process_bytes=2 * GIB,
     group_bytes=GIB // 2,
-    lag=100,
+    lag=2200,
+    commit_bytes=1000 * 2**20,
+    commits=11,
     assumed=(
         "2 GiB for a CUDA process (context, cuBLASLt, cuDNN, graphs): exo's reserve",
         "0.5 GiB for NCCL's buffers in each rank",
@@ -140,23 +145,42 @@ def need(
     sequences = settings.sequences if traced.batchable else 1
     one = sequence_bytes(rank, context, settings.prefill_step)
     entry = entry_bytes(rank, context, settings.prefill_step)
-    prompts = settings.prompt_concurrency if traced.batchable else 1
-    program = rank.fused if fused else rank.prefill
-    prefill = program.peak(
-        device.lag,
-        batch=prompts,
-        step=min(settings.prefill_step, context),
-        tokens=context,
-    )
-    decode = rank.decode.peak(device.lag, batch=sequences, step=1, tokens=context)
-    copies = one * sequences // 2
     return Need(
         weights=rank.weights,
         kv=one * sequences,
         prompt_cache=entry * settings.prompt_cache_entries,
-        work=max(traced.loading, prefill, decode, copies),
+        work=max(0, traced.loading, *work(traced, settings, context, device, fused=fused).values()),
         process=device.process_bytes + (device.group_bytes if ranks > 1 else 0),
     )
+
+
+def work(
+    traced: Traced, settings: Settings, context: int, device: Device, *, fused: bool = False
+) -> dict[str, int]:
+    """Bytes over weights and caches at the worst moment of each of the server's evaluations."""
+    sequences = settings.sequences if traced.batchable else 1
+    prompts = settings.prompt_concurrency if traced.batchable else 1
+    step = min(settings.prefill_step, context)
+    on_gpu = "fused" if fused else "kernels"
+    points = {
+        on_gpu if device.commits else "prefill": (prompts, step),
+        "roll": (prompts, 1),
+        "join": (sequences, 1),
+        "step": (sequences, 1),
+    }
+    found: dict[str, int] = {}
+    for name, (batch, tokens) in points.items():
+        program = traced.programs.get(name)
+        if program is None or (name == "roll" and prompts == 1):
+            continue
+        lag = device.lag
+        if device.commits:
+            closed = program.lag(
+                device.commit_bytes, device.commits, batch=batch, step=tokens, tokens=context
+            )
+            lag = min(lag, closed)
+        found[name] = program.peak(lag, batch=batch, step=tokens, tokens=context)
+    return found
 
 
 def ladder(concurrency: int, *, batchable: bool) -> tuple[Settings, ...]:

@@ -6,22 +6,25 @@ context, concurrency and prefill step without loading the model again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from planner.record import Record
 
-# B sequences in the batch, S tokens of each in this step, T tokens of each in the cache after it.
-BASIS = ("1", "B", "S", "T", "BS", "BT", "ST", "BST")
-Polynomial = tuple[int, ...]  # coefficients in the order of BASIS
+# Coefficients by term: `BST` is of B sequences in the batch, S tokens of each in this step, T
+# tokens of each in the cache after it; "" is of nothing.
+Polynomial = Mapping[str, int]
 
 
-def value(polynomial: Polynomial, batch: int, step: int, tokens: int) -> int:
-    """A polynomial at a point; both are bytes."""
-    one, b, s, t, bs, bt, st, bst = polynomial
-    per_sequence = b + bs * step + (bt + bst * step) * tokens
-    return one + s * step + (t + st * step) * tokens + per_sequence * batch
+def value(polynomial: Polynomial, *, batch: int, step: int, tokens: int) -> int:
+    """A polynomial at a point, in bytes."""
+    values = {"B": batch, "S": step, "T": tokens}
+    return sum(
+        coefficient * math.prod(values[letter] for letter in term)
+        for term, coefficient in polynomial.items()
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,66 +40,61 @@ class Kind(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program(Record):
-    """What one forward pass needs over weights and caches, counted on its graph.
+    """What one evaluation of the server's needs over weights and caches, counted on its graph.
 
-    MLX hands out buffers faster than they are used up: a buffer is given back only when the
-    device has got that far. ``live`` has, for a number of operations that the device may lag
-    behind, the polynomials of which the largest is the peak.
+    MLX hands out buffers before the device has used up the last ones. ``live`` has, for a number
+    of dispatches that the device may be behind, the polynomials of which the largest is the peak.
     """
 
     operations: int
-    reads: Polynomial  # bytes that all operations read: what MLX counts to close a command buffer
+    reads: Polynomial  # bytes that all operations read, by which MLX closes a command buffer
     live: Mapping[int, tuple[Polynomial, ...]]
+    fitted: bool = False  # through small numbers, where the graph has a part for each token
 
     def peak(self, lag: int, *, batch: int, step: int, tokens: int) -> int:
-        """Bytes live at the worst moment when the device lags ``lag`` operations behind."""
+        """Bytes at the worst moment with the device ``lag`` dispatches behind, at least."""
         known = sorted(self.live)
-        chosen = next((known_lag for known_lag in known if known_lag >= lag), known[-1])
-        return max((value(p, batch, step, tokens) for p in self.live[chosen]), default=0)
+        chosen = next((behind for behind in known if behind >= lag), known[-1])
+        values = [value(p, batch=batch, step=step, tokens=tokens) for p in self.live[chosen]]
+        return max(0, *values)
+
+    def lag(self, commit_bytes: int, commits: int, *, batch: int, step: int, tokens: int) -> int:
+        """Dispatches in ``commits`` command buffers that are closed after ``commit_bytes`` read."""
+        read = max(1, value(self.reads, batch=batch, step=step, tokens=tokens))
+        return -(-commits * commit_bytes * 2 * self.operations // read)
 
     def to_json(self) -> dict[str, object]:
         return {
             "operations": self.operations,
-            "reads": self.reads,
-            "live": {str(lag): rows for lag, rows in self.live.items()},
+            "reads": dict(self.reads),
+            "live": {str(lag): [dict(row) for row in rows] for lag, rows in self.live.items()},
+            "fitted": self.fitted,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Program:
         return cls(
             operations=int(data["operations"]),
-            reads=tuple(data["reads"]),
-            live={int(lag): tuple(map(tuple, rows)) for lag, rows in data["live"].items()},
+            reads=dict(data["reads"]),
+            live={int(lag): tuple(map(dict, rows)) for lag, rows in data["live"].items()},
+            fitted=bool(data.get("fitted", False)),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank(Record):
-    """What one process holds of the model: the whole of it, or its part under tensor parallelism.
-
-    ``prefill`` computes attention in steps, ``fused`` as one kernel where a GPU has one for it.
-    """
+    """What one process holds of the model: the whole of it, or its part of several ranks."""
 
     weights: int
     kinds: tuple[Kind, ...]
-    prefill: Program
-    fused: Program
-    decode: Program
 
     def to_json(self) -> dict[str, object]:
-        return {
-            "weights": self.weights,
-            "kinds": [kind.to_json() for kind in self.kinds],
-            "prefill": self.prefill.to_json(),
-            "fused": self.fused.to_json(),
-            "decode": self.decode.to_json(),
-        }
+        return {"weights": self.weights, "kinds": [kind.to_json() for kind in self.kinds]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Rank:
-        programs = {name: Program.from_json(data[name]) for name in ("prefill", "fused", "decode")}
         kinds = tuple(Kind(**kind) for kind in data["kinds"])
-        return cls(weights=int(data["weights"]), kinds=kinds, **programs)
+        return cls(weights=int(data["weights"]), kinds=kinds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +107,12 @@ class Traced(Record):
     layers: int
     batchable: bool  # False: a cache has no `merge`, so requests are served one at a time
     context_max: int | None  # what the configuration says of the longest context
-    head_dims: tuple[int, ...]  # the sizes of a head that attention was called with, ascending
-    dtype: str  # of the activations
+    head_dims: tuple[int, ...]  # of queries and of values, where attention was called
+    dtype: str  # of what attention was called with
     loading: int  # transient bytes over the weights while they are read
     ranks: Mapping[int, Rank | str]  # by world size; a sentence where it cannot be sharded
+    # Of the whole model: a rank's own are smaller.
+    programs: Mapping[str, Program]
     assumed: tuple[str, ...] = ()  # what was not read from the checkpoint, and from where it is
 
     def rank(self, size: int) -> Rank | str:
@@ -123,18 +123,25 @@ class Traced(Record):
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         ranks = {
             str(size): rank if isinstance(rank, str) else rank.to_json()
-            for size, rank in self.ranks.items()
+            for size, rank in sorted(self.ranks.items())
         }
-        return {**fields, "ranks": ranks}
+        programs = {name: program.to_json() for name, program in self.programs.items()}
+        return {**fields, "ranks": ranks, "programs": programs}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Traced:
         """The reverse of ``to_json``. Raises KeyError, TypeError or ValueError on other data."""
-        ranks = {
-            int(size): rank if isinstance(rank, str) else Rank.from_json(rank)
-            for size, rank in data["ranks"].items()
-        }
-        sequences: dict[str, Sequence[Any]] = {
-            name: tuple(data.get(name, ())) for name in ("head_dims", "assumed")
-        }
-        return cls(**{**data, **sequences, "ranks": ranks})
+        return cls(
+            **{
+                **data,
+                "head_dims": tuple(data["head_dims"]),
+                "assumed": tuple(data.get("assumed", ())),
+                "ranks": {
+                    int(size): rank if isinstance(rank, str) else Rank.from_json(rank)
+                    for size, rank in data["ranks"].items()
+                },
+                "programs": {
+                    name: Program.from_json(program) for name, program in data["programs"].items()
+                },
+            }
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,15 @@ def kind(cache: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def kinds(model: Any, tokens: int = 8) -> list[dict[str, Any]]:  # noqa: ANN401
-    """The model's caches after ``tokens`` tokens, those that are alike counted together."""
-    made = caches.make_prompt_cache(model)
+def examples(model: Any, tokens: int = 8) -> list[Any]:  # noqa: ANN401
+    """The model's caches after ``tokens`` tokens of one sequence."""
+    made: list[Any] = caches.make_prompt_cache(model)
     model(mx.zeros((1, tokens), mx.int32), cache=made)
+    return made
+
+
+def kinds(made: list[Any]) -> list[dict[str, Any]]:
+    """What caches keep, those that are alike counted together."""
     counted: dict[tuple[tuple[str, Any], ...], int] = {}
     for cache in leaves(made):
         if not list(arrays(cache)):
@@ -98,5 +103,18 @@ def batchable(model: Any) -> bool:  # noqa: ANN401
     return all(hasattr(cache, "merge") for cache in caches.make_prompt_cache(model))
 
 
-def product(shape: tuple[int, ...]) -> int:
-    return math.prod(shape)
+@contextlib.contextmanager
+def watched_attention(seen: set[tuple[str, int]]) -> Iterator[None]:
+    """Note the types and head sizes that attention is called with."""
+    old = mx.fast.scaled_dot_product_attention
+
+    def watch(q: mx.array, k: mx.array, v: mx.array, **more: Any) -> mx.array:  # noqa: ANN401
+        for array in (q, v):
+            seen.add((str(array.dtype).rpartition(".")[2], array.shape[-1]))
+        return old(q, k, v, **more)
+
+    mx.fast.scaled_dot_product_attention = watch
+    try:
+        yield
+    finally:
+        mx.fast.scaled_dot_product_attention = old

@@ -2,10 +2,9 @@
 
 from planner import Detected, place
 from planner.declared import Gpu, Host, Model
-from planner.traced import Kind, Program, Rank, Traced
+from planner.traced import Kind, Rank, Traced
 
 GIB = 2**30
-NOTHING = Program(operations=0, reads=(0,) * 8, live={0: ((0,) * 8,)})
 CARD = Gpu(
     name="NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
     memory_bytes=97887 * 2**20,
@@ -19,9 +18,6 @@ def traced(weights, *, shards=True):
         return Rank(
             weights=weights // size,
             kinds=kinds,
-            prefill=NOTHING,
-            fused=NOTHING,
-            decode=NOTHING,
         )
 
     return Traced(
@@ -34,6 +30,7 @@ def traced(weights, *, shards=True):
         head_dims=(128,),
         dtype="bfloat16",
         loading=0,
+        programs={},
         ranks={1: rank(1), 2: rank(2) if shards else "its architecture has no `shard`"},
     )
 

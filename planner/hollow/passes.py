@@ -1,0 +1,200 @@
+"""Passes of a hollow model over a batch whose caches are already long."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.models import cache as caches
+
+from planner.hollow import graph
+from planner.hollow.model import leaves
+from planner.hollow.symbols import Point
+
+STEP = 256  # tokens by which caches grow; the edges of what they make
+Caches = list[Any]
+
+
+class Passes:
+    """What the server does to a model, recorded: each method is one evaluation of its."""
+
+    def __init__(self, model: Any, examples: Sequence[Any], *, batched: bool) -> None:  # noqa: ANN401
+        self.model = model
+        self.examples = list(leaves(list(examples)))
+        self.batched = batched
+
+    def prefill(self, point: Point) -> graph.Graph:
+        """``point.step`` tokens of each prompt (generate.py, ``PromptProcessingBatch.prompt``)."""
+        made = self._grown(point.batch, point.tokens - point.step)
+
+        def run(tokens: mx.array) -> list[mx.array]:
+            self.model(tokens, cache=made)
+            return []
+
+        return self._record(made, run, (point.batch, point.step))
+
+    def step(self, point: Point) -> graph.Graph:
+        """One token for each sequence, where all caches are full and must grow."""
+        made = self._grown(point.batch, point.tokens - 1)
+
+        def run(tokens: mx.array) -> list[mx.array]:
+            return self._next(self.model(tokens, cache=made))
+
+        return self._record(made, run, (point.batch, 1))
+
+    def join(self, point: Point) -> graph.Graph:
+        """One token for each sequence after another has joined (``GenerationBatch.extend``).
+
+        The one that joins is longer than the batch by a step, so that the batch is copied twice.
+        """
+        joins = self._grown(1, point.tokens - 1)
+        batch = self._grown(point.batch - 1, point.tokens - 1 - STEP)
+
+        def run(tokens: mx.array) -> list[mx.array]:
+            for mine, theirs in zip(batch, joins, strict=True):
+                mine.extend(theirs)
+            return self._next(self.model(tokens, cache=batch))
+
+        return self._record(batch, run, (point.batch, 1), gone=joins)
+
+    def roll(self, point: Point) -> graph.Graph:
+        """Prompts of different lengths are pushed to the right (``finalize``)."""
+        made = self._grown(point.batch, point.tokens)
+        for cache in made:
+            cache.prepare(
+                lengths=[point.tokens] * point.batch,
+                right_padding=[0] * (point.batch - 1) + [1],
+            )
+
+        def run(_: mx.array) -> list[mx.array]:
+            for cache in made:
+                cache.finalize()
+            return []
+
+        return self._record(made, run, (1, 1))
+
+    @staticmethod
+    def _next(out: mx.array) -> list[mx.array]:
+        # generate.py, `GenerationBatch._step`
+        last = out[:, -1, :]
+        scores = last - mx.logsumexp(last, axis=-1, keepdims=True)
+        return [scores, mx.argmax(scores, axis=-1)]
+
+    def _grown(self, batch: int, tokens: int) -> Caches:
+        """The model's caches after ``tokens`` tokens of each of ``batch`` sequences."""
+        made = caches.make_prompt_cache(self.model)
+        if self.batched:
+            made = [cache.merge([copy.copy(cache)] * batch) for cache in made]
+        for cache, example in zip(leaves(made), self.examples, strict=True):
+            if hasattr(example, "keys"):
+                if example.keys is None:
+                    continue
+                # Two pieces: a window is then at its steady length, not at its first.
+                for piece in (tokens - STEP, STEP):
+                    cache.update_and_fetch(
+                        *(
+                            mx.zeros((batch, a.shape[1], piece, a.shape[3]), a.dtype)
+                            for a in (example.keys, example.values)
+                        )
+                    )
+            else:
+                for at, array in enumerate(example.cache):
+                    if array is not None:
+                        cache[at] = mx.zeros((batch, *array.shape[1:]), array.dtype)
+                cache.left_padding = None
+        for _, holder, key in slots("c", made):
+            array = get(holder, key)
+            put(holder, key, mx.zeros(array.shape, array.dtype))
+        return made
+
+    def _record(
+        self,
+        made: Caches,
+        function: Callable[[mx.array], list[mx.array]],
+        tokens: tuple[int, int],
+        *,
+        gone: Caches | None = None,
+    ) -> graph.Graph:
+        flat: Any = tree_flatten(self.model.parameters())
+        arrays: dict[str, mx.array] = {f"p.{name}": array for name, array in flat}
+        places = [*slots("c", made), *slots("g", gone or [])]
+        arrays |= {name: get(holder, key) for name, holder, key in places}
+        arrays["tokens"] = mx.zeros(tokens, mx.int32)
+
+        def run(**given: mx.array) -> list[mx.array]:
+            parameters = [(k[2:], v) for k, v in given.items() if k.startswith("p.")]
+            self.model.update(tree_unflatten(parameters))
+            for name, holder, key in places:
+                put(holder, key, given[name])
+            results = function(given["tokens"])
+            return [*results, *(get(holder, key) for _, holder, key in slots("c", made))]
+
+        try:
+            return graph.record(run, arrays, lambda name: name[:2] in {"c.", "g."})
+        finally:
+            self.model.update(tree_unflatten([(name, array) for name, array in flat]))
+
+
+def slots(prefix: str, made: Sequence[Any]) -> list[tuple[str, Any, str | int]]:
+    """Where caches keep arrays: a name, the holder, its attribute or index."""
+    found: list[tuple[str, Any, str | int]] = []
+    for at, cache in enumerate(leaves(list(made))):
+        for name, held in vars(cache).items():
+            if isinstance(held, mx.array):
+                found.append((f"{prefix}.{at}.{name}", cache, name))
+            elif isinstance(held, list):
+                found += [
+                    (f"{prefix}.{at}.{name}.{index}", held, index)
+                    for index, item in enumerate(held)
+                    if isinstance(item, mx.array)
+                ]
+    return found
+
+
+def get(holder: Any, key: str | int) -> mx.array:  # noqa: ANN401
+    array: mx.array = holder[key] if isinstance(key, int) else getattr(holder, key)
+    return array
+
+
+def put(holder: Any, key: str | int, array: mx.array) -> None:  # noqa: ANN401
+    if isinstance(key, int):
+        holder[key] = array
+    else:
+        setattr(holder, key, array)
+
+
+@contextlib.contextmanager
+def kernels(*, attention: bool) -> Iterator[None]:
+    """Let ``mlx.core.fast`` be what it is on a GPU: one operation, not its parts.
+
+    The CPU has no kernels for them and records the parts. A stand-in reads and makes what the
+    kernel does. With ``attention``, attention is one kernel too.
+    """
+
+    def norm(x: mx.array, weight: mx.array | None = None, *_: Any, **__: Any) -> mx.array:  # noqa: ANN401
+        return mx.abs(x) if weight is None else mx.abs(mx.depends(x, weight))
+
+    def rope(x: mx.array, *_: Any, **__: Any) -> mx.array:  # noqa: ANN401
+        return mx.abs(x)
+
+    def attend(q: mx.array, k: mx.array, v: mx.array, **more: Any) -> mx.array:  # noqa: ANN401
+        mask = more.get("mask")
+        reads = [q, k, v, *([mask] if isinstance(mask, mx.array) else [])]
+        made: mx.array = mx.depends(mx.zeros((*q.shape[:-1], v.shape[-1]), q.dtype), reads)
+        return made
+
+    new: dict[str, Any] = {"rms_norm": norm, "layer_norm": norm, "rope": rope}
+    if attention:
+        new["scaled_dot_product_attention"] = attend
+    old = {name: getattr(mx.fast, name) for name in new}
+    try:
+        for name, function in new.items():
+            setattr(mx.fast, name, function)
+        yield
+    finally:
+        for name, function in old.items():
+            setattr(mx.fast, name, function)

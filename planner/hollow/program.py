@@ -1,0 +1,115 @@
+"""A model's passes as polynomials, by whichever of two ways holds for its architecture."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise, product
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from planner.hollow import passes, work
+from planner.hollow.graph import Graph
+from planner.hollow.model import leaves
+from planner.hollow.symbols import Point, Unclear, primes
+
+STEP = passes.STEP
+Record = Callable[[Point], Graph]
+Programs = dict[str, dict[str, Any]]
+
+
+def programs(model: Any, examples: Sequence[Any], *, batched: bool) -> Programs:  # noqa: ANN401
+    """What the server's evaluations need over weights and caches.
+
+    ``prefill`` on a CPU, ``kernels`` on a GPU, ``fused`` on one with a kernel for attention;
+    ``join`` of a sequence to those generated for, ``roll`` of uneven prompts; ``step`` of
+    generation where there are no batches.
+    """
+    server = passes.Passes(model, examples, batched=batched)
+    flat: Any = tree_flatten(model.parameters())
+    dimensions = {length for _, array in flat for length in array.shape}
+    windows = {
+        int(size)
+        for cache in leaves(list(examples))
+        for name in ("max_size", "chunk_size")
+        if (size := getattr(cache, name, None))
+    }
+    ways = _Ways(primes(dimensions, batched=batched), windows, batched=batched)
+    made: Programs = {"prefill": ways.program(server.prefill)}
+    with passes.kernels(attention=False):
+        made["kernels"] = ways.program(server.prefill)
+    with passes.kernels(attention=True):
+        made["fused"] = ways.program(server.prefill)
+    if batched:
+        made["join"] = ways.program(server.join, step=1)
+        made["roll"] = ways.program(server.roll, step=1)
+    else:
+        made["step"] = ways.program(server.step, step=1)
+    return made
+
+
+class _Ways:
+    """Two ways to a polynomial: read off the shapes, or fitted to small numbers."""
+
+    def __init__(self, prime: Point, windows: set[int], *, batched: bool) -> None:
+        self.prime = prime
+        self.batched = batched
+        self.unrolled: int | None = None  # step, where the graph has a part for each token
+        small = {0, 1, 2, 3, 4, -1, -2, -3, -4}
+        around = {STEP * n + d for n in (-1, 0, 1) for d in (-2, -1, 0, 1, 2)}
+        self.edges = small | around | {w + d for w in windows for d in (-2, -1, 0, 1)}
+        self.far = -(-max(windows, default=0) // STEP) * STEP
+
+    def program(self, record: Record, *, step: int | None = None) -> dict[str, Any]:
+        """The polynomials of what ``record`` records; ``step`` where it is always that."""
+        check = Point(3 if self.batched else 1, step or 512, self.far + 4096 + (step == 1))
+        if self.unrolled is None or step is not None:
+            with contextlib.suppress(Unclear):
+                small = record(check)
+                other = Point(check.batch, step or 256, check.tokens)
+                if step is None and not small.alike(record(other)):
+                    raise Unclear("the graph has a part for each token")
+                prime = Point(
+                    self.prime.batch, step or self.prime.step, self.prime.tokens + (step == 1)
+                )
+                return work.program(record(prime), prime, self.edges, [(small, check)])
+        return self._fitted(record, step)
+
+    def _fitted(self, record: Record, step: int | None) -> dict[str, Any]:
+        steps = (step, step) if step else self._steps(record)
+        batches = (2, 3) if self.batched else (1, 1)
+        extra = 1 if step == 1 else 0
+        lengths = (self.far + 4096 + extra, self.far + 8192 + extra)
+        points = [Point(*it) for it in dict.fromkeys(product(batches, steps, lengths))]
+        graphs = {point: record(point) for point in points}
+        live = {
+            lag: [work.fitted({p: work.peak(g, lag) for p, g in graphs.items()})]
+            for lag in work.LAGS
+        }
+        reads = work.fitted({p: work.read(g) for p, g in graphs.items()})
+        operations = max(len(g.operations) for g in graphs.values())
+        return {"operations": operations, "reads": reads, "live": live, "fitted": True}
+
+    def _steps(self, record: Record) -> tuple[int, int]:
+        """Two steps that are short where the graph has a part for each token."""
+        sizes = [
+            len(record(Point(1 if not self.batched else 2, step, self.far + 4096)).operations)
+            for step in (8, 16)
+        ]
+        (growth,) = (b - a for a, b in pairwise(sizes))
+        self.unrolled = 32 if growth else 512
+        return (32, 64) if growth else (512, 1024)
+
+
+@contextlib.contextmanager
+def cpu() -> Iterator[None]:
+    """MLX on the CPU, and a rank's sum over its group without a group."""
+    mx.set_default_device(mx.cpu)
+    old = mx.distributed.all_sum
+    mx.distributed.all_sum = lambda x, **_: x
+    try:
+        yield
+    finally:
+        mx.distributed.all_sum = old

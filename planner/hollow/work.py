@@ -1,0 +1,144 @@
+"""What a pass needs over weights and caches, as polynomials: the largest of them is the peak."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from planner.hollow.graph import Graph, Made, Run, replay
+from planner.hollow.symbols import INDEX, TERMS, Point, Unclear, row
+
+Matrix = np.ndarray[Any, np.dtype[np.int64]]
+
+# Dispatches by which the device may be behind; planner/demand.py says which holds where.
+LAGS = (0, 110, 440, 1100, 2200)
+# Points that a plan may ask for: a polynomial that is the largest at none of them is left out.
+ASKED = tuple(
+    Point(batch, step, tokens)
+    for batch in (1, 2, 4, 8, 32)
+    for step in (1, 256, 512, 1024, 2048)
+    for tokens in (2**9, 2**11, 2**12, 2**13, 2**14, 2**15, 2**16, 2**17, 2**18, 2**20)
+    if step <= tokens
+)
+
+
+def program(
+    graph: Graph, point: Point, edges: Collection[int], others: Sequence[tuple[Graph, Point]]
+) -> dict[str, Any]:
+    """The pass recorded at ``point``, checked against ``others``. Raises Unclear."""
+    arrays = [array for step in graph.operations for array in step.makes]
+    arrays += graph.given.values()
+    at = {array.name: index for index, array in enumerate(arrays)}
+    known: dict[tuple[Any, int], tuple[int, ...]] = {}
+    for array in arrays:
+        key = (array.shape, array.item)
+        if key not in known:
+            known[key] = row(array.shape, array.item, point, edges)
+    rows = np.array([known[array.shape, array.item] for array in arrays], dtype=np.int64)
+    for other, where in others:
+        _agree(graph, rows, arrays, other, where)
+    run = replay(graph)
+    reads = [at[made.name] for step in run.reads for made in step]
+    return {
+        "operations": len(graph.operations),
+        "reads": named(rows[reads].sum(axis=0)),
+        "live": {lag: [named(r) for r in _peaks(run, rows, at, lag)] for lag in LAGS},
+    }
+
+
+def named(values: Sequence[int]) -> dict[str, int]:
+    """A row with its terms, those of nothing left out."""
+    return {term: int(v) for term, v in zip(TERMS, values, strict=True) if v}
+
+
+def _agree(graph: Graph, rows: Matrix, arrays: Sequence[Made], other: Graph, where: Point) -> None:
+    if not graph.alike(other):
+        raise Unclear("the operations depend on the step")
+    seen = [array for step in other.operations for array in step.makes]
+    seen += other.given.values()
+    for size, mine, theirs in zip(rows @ np.array(where.terms()), arrays, seen, strict=True):
+        if int(size) != _bytes(theirs):
+            raise Unclear(f"an array of {mine.shape} here is one of {theirs.shape} there")
+
+
+def changes(run: Run, lag: int) -> list[list[Made]]:
+    """What is given back at each operation, with the device ``lag`` dispatches behind."""
+    back: list[list[Made]] = [[] for _ in run.done]
+    clock = at = 0
+    due: list[tuple[int, tuple[Made, ...]]] = []
+    for index, done in enumerate(run.done):
+        clock += run.dispatches[index]
+        due.append((clock + lag, done))
+        while at < len(due) and due[at][0] <= clock:
+            back[index].extend(due[at][1])
+            at += 1
+    return back
+
+
+def _peaks(run: Run, rows: Matrix, at: Mapping[str, int], lag: int) -> list[tuple[int, ...]]:
+    steps = len(run.taken)
+
+    def summed(moments: Sequence[Sequence[Made]]) -> Matrix:
+        """The change at each operation."""
+        total = np.zeros((steps, len(TERMS)), dtype=np.int64)
+        pairs = [(i, at[made.name]) for i, moment in enumerate(moments) for made in moment]
+        if pairs:
+            index, which = np.array(pairs).T
+            np.add.at(total, index, rows[which])
+        return total
+
+    taken, done = summed(run.taken), summed(run.done)
+    back = summed(changes(run, lag)) if lag else done
+    # What is given back at an operation is free for the next. Counted from the end: caches are
+    # then as long as they will be, and are counted elsewhere.
+    live = taken.cumsum(axis=0) - back.cumsum(axis=0) + back
+    live -= (taken - done).sum(axis=0)
+    terms = np.array([point.terms() for point in ASKED], dtype=np.float64).T
+    chosen = np.unique((live.astype(np.float64) @ terms).argmax(axis=0))
+    return [tuple(map(int, live[index])) for index in chosen]
+
+
+def peak(graph: Graph, lag: int) -> int:
+    """Bytes at the worst moment of one recording, counted from the end."""
+    run = replay(graph)
+    live = most = 0
+    for new, old in zip(run.taken, changes(run, lag), strict=True):
+        live += sum(map(_bytes, new))
+        most = max(most, live)
+        live -= sum(map(_bytes, old))
+    end = sum(sum(map(_bytes, new)) for new in run.taken)
+    end -= sum(sum(map(_bytes, old)) for old in run.done)
+    return most - end
+
+
+def _bytes(made: Made) -> int:
+    size = made.item
+    for length in made.shape:
+        size *= length
+    return size
+
+
+def read(graph: Graph) -> int:
+    """Bytes that all operations of one recording read."""
+    return sum(_bytes(made) for step in replay(graph).reads for made in step)
+
+
+def fitted(values: Mapping[Point, int]) -> dict[str, int]:
+    """The polynomial through points: two of each of batch, step and tokens, or fewer."""
+    varies = [
+        letter
+        for letter, many in (
+            ("B", {p.batch for p in values}),
+            ("S", {p.step for p in values}),
+            ("T", {p.tokens for p in values}),
+        )
+        if len(many) > 1
+    ]
+    terms = [t for t in TERMS if len(set(t)) == len(t) and set(t) <= set(varies)]
+    matrix = np.array(
+        [[p.terms()[INDEX[term]] for term in terms] for p in values], dtype=np.float64
+    )
+    solved = np.linalg.lstsq(matrix, np.array(list(values.values()), dtype=np.float64), rcond=None)
+    return {term: round(v) for term, v in zip(terms, solved[0], strict=True) if round(v)}
