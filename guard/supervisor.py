@@ -33,7 +33,8 @@ HEALTH_PATIENCE_S = 10.0  # it answered in 4 ms during the longest prefill
 STOPPED_S = 2.0  # a process stopped by a signal for this long is no debugger's visit
 FAREWELL_S = 1.0  # for the last words to clients in flight
 ENGINE_GRACE_S = 3.0
-PACE_TOKENS = 128  # prompt of the measurement at the start
+PACE_TOKENS = (4, 128)  # prompts of the measurement at the start, the longer if the shorter is
+PACE_S = 0.5  # quicker than this; a CPU takes half a minute for the longer one
 
 
 class Failed(Exception):  # noqa: N818 - a state, and said as one
@@ -166,13 +167,16 @@ class Supervisor:
             raise Failed(f"the tokenizer does not start: {refusal}") from None
         # OpenAI's default temperature takes a sampler of its own, which is compiled here.
         await self._one_token("4", temperature=1.0)
-        # Twice: the first one compiles kernels.
-        length = min(PACE_TOKENS, self._config.context_tokens // 2)
-        for digit in "23":
-            began = time.monotonic()
-            await self._one_token(f"{digit} " * length)
-            took_s = time.monotonic() - began
-        self._vitals.measured(await self._tokenizer.count_text("3 " * length) / took_s)
+        for tokens in PACE_TOKENS:
+            length = min(tokens, self._config.context_tokens // 2)
+            # Twice: the first one compiles kernels.
+            for digit in "23":
+                began = time.monotonic()
+                await self._one_token(f"{digit} " * length)
+                took_s = time.monotonic() - began
+            self._vitals.measured(await self._tokenizer.count_text("3 " * length) / took_s)
+            if took_s > PACE_S:
+                break
         self._metrics.pace.set(self._vitals.pace)
 
     async def _one_token(self, prompt: str, *, temperature: float = 0.0) -> None:
