@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from pyinfra import config
 from pyinfra.api import State
+from pyinfra_cli import cli
+from pyinfra_cli.exceptions import CliError
 
 from facts import connection
 from tasks.declared import check
@@ -30,3 +33,21 @@ def _checked_init(self: State, *args: Any, **kwargs: Any) -> None:  # noqa: ANN4
 
 
 State.init = _checked_init  # type: ignore[method-assign]
+
+
+_confirm = cli._do_confirm  # noqa: SLF001 - pyinfra has no other place for it
+
+
+def _confirm_or_say(message: str) -> bool:
+    """Ask whether to go on; where nobody can answer, say what to do in place of a traceback."""
+    try:
+        return bool(_confirm(message))
+    except EOFError:
+        print(file=sys.stderr)  # ends the question's line
+        raise CliError(
+            "nothing was changed: there is nobody to ask; run with `-y` to change what differs, "
+            "or with `--dry` to see it only"
+        ) from None
+
+
+cli._do_confirm = _confirm_or_say  # noqa: SLF001

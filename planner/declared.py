@@ -7,17 +7,19 @@ host is connected to. Pure: no pyinfra, no network.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     StringConstraints,
     ValidationError,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
@@ -38,6 +40,39 @@ class Declared(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _every_mistake(cls, data: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Judge the fields, and what holds between them even where one of them is wrong.
+
+        pydantic's own model validators are left out after a mistake in a field.
+        """
+        if not isinstance(data, dict):
+            return handler(data)
+        data = cls._completed(data)
+        wrong = [
+            InitErrorDetails(type=_contradiction(words), input=None)
+            for words in cls._contradictions(data)
+        ]
+        try:
+            made = handler(data)
+        except ValidationError as error:
+            wrong[:0] = [_again(one) for one in error.errors()]
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, wrong)
+        return made
+
+    @classmethod
+    def _completed(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what follows from other fields."""
+        return data
+
+    @classmethod
+    def _contradictions(cls, data: dict[str, Any]) -> Iterator[str]:
+        """Say what cannot hold together; ``data`` is as given, any field of it may be wrong."""
+        del data
+        yield from ()
+
 
 class Gpu(Declared):
     """One NVIDIA device, as its driver reports it."""
@@ -53,11 +88,10 @@ class Secret(Declared):
     file: str | None = None
     env: str | None = None
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Secret:
-        if (self.file is None) == (self.env is None):
-            raise ValueError("give exactly one of `file` and `env`")
-        return self
+    @classmethod
+    def _contradictions(cls, data: dict[str, Any]) -> Iterator[str]:
+        if (data.get("file") is None) == (data.get("env") is None):
+            yield "give exactly one of `file` and `env`"
 
 
 class Hub(Declared):
@@ -90,25 +124,25 @@ class Model(Declared):
     gpus: tuple[int, ...] | None = None  # pinned by hand; indices in PCI order
     hosts_spanned: int = Field(default=1, ge=1)  # >1: tensor parallel over that many hosts allowed
 
-    @model_validator(mode="before")
     @classmethod
-    def _slug_from_name(cls, data: object) -> object:
-        if isinstance(data, dict) and not data.get("slug") and isinstance(data.get("name"), str):
-            made = re.sub(r"[^a-z0-9]+", "-", data["name"].rpartition("/")[2].lower()).strip("-")
-            return {**data, "slug": made[:40].strip("-")}
-        return data
+    def _completed(cls, data: dict[str, Any]) -> dict[str, Any]:
+        if data.get("slug") or not isinstance(data.get("name"), str):
+            return data
+        made = re.sub(r"[^a-z0-9]+", "-", data["name"].rpartition("/")[2].lower()).strip("-")
+        return {**data, "slug": made[:40].strip("-")}
 
-    @model_validator(mode="after")
-    def _has_one_source(self) -> Model:
-        if (self.repo is None) == (self.path is None):
-            raise ValueError("give either `repo` with `revision`, or `path`")
-        if self.repo is not None and self.revision is None:
-            raise ValueError("a `repo` needs a `revision`: the commit's 40 hexadecimal digits")
-        if self.repo is None and self.revision is not None:
-            raise ValueError("a `revision` belongs to a `repo`, not to a `path`")
-        if not SLUG.fullmatch(self.slug):
-            raise ValueError(f"slug: expected `[a-z0-9-]`, got {self.slug!r}; set `slug`")
-        return self
+    @classmethod
+    def _contradictions(cls, data: dict[str, Any]) -> Iterator[str]:
+        repo, revision = data.get("repo"), data.get("revision")
+        if (repo is None) == (data.get("path") is None):
+            yield "give either `repo` with `revision`, or `path`"
+        elif repo is not None and revision is None:
+            yield "a `repo` needs a `revision`: the commit's 40 hexadecimal digits"
+        elif repo is None and revision is not None:
+            yield "a `revision` belongs to a `repo`, not to a `path`"
+        slug = data.get("slug", "")
+        if isinstance(slug, str) and "name" in data and not SLUG.fullmatch(slug):
+            yield f"slug: expected `[a-z0-9-]`, got {slug!r}; set `slug`"
 
     @property
     def source(self) -> str:
@@ -130,24 +164,31 @@ class Host(Declared):
     shared_gpus: dict[int, int] = Field(default_factory=dict)  # GPU index: bytes others may hold
     models_lock: str = "inventories/models.lock"  # on the controller; what is known of each model
 
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Host:
-        for attribute in ("slug", "name"):
-            values = [getattr(model, attribute) for model in self.models]
-            twice = sorted({value for value in values if values.count(value) > 1})
-            if twice:
-                raise ValueError(f"models: {attribute} used twice: `{'`, `'.join(twice)}`")
-        if self.flavour == "cpu" and self.gpus:
-            raise ValueError("a host of flavour `cpu` has no `gpus`")
-        count = None if self.gpus is None else len(self.gpus)
-        for model in self.models:
-            absent = [g for g in model.gpus or () if count is not None and not 0 <= g < count]
-            if absent:
-                raise ValueError(
-                    f"models.{model.slug}: pinned to GPU {absent[0]}, which is not there: "
+    @classmethod
+    def _contradictions(cls, data: dict[str, Any]) -> Iterator[str]:
+        given = data.get("models") or ()
+        models = [_model(one) for one in given] if isinstance(given, list | tuple) else []
+        if twice := _twice(model.get("name") for model in models):
+            yield f"models: name used twice: `{'`, `'.join(twice)}`"
+        # Two of one name have one slug of themselves: that is one mistake.
+        if twice := _twice(
+            {str(model.get("name")): model.get("slug") for model in models}.values()
+        ):
+            yield f"models: slug used twice: `{'`, `'.join(twice)}`; set `slug` of one"
+        gpus = data.get("gpus")
+        if data.get("flavour") == "cpu" and gpus:
+            yield "a host of flavour `cpu` has no `gpus`"
+        count = 0 if data.get("flavour") == "cpu" else None
+        count = len(gpus) if isinstance(gpus, list | tuple) else count
+        for model in models:
+            for absent in _absent(model.get("gpus"), count):
+                name = model.get("slug") or model.get("name")
+                yield (
+                    f"models.{name}: pinned to GPU {absent}, which is not there: "
                     f"the host declares {count}"
                 )
-        return self
+        for absent in _absent(data.get("shared_gpus"), count):
+            yield f"shared_gpus: GPU {absent} is not there: the host declares {count}"
 
 
 KEYS = frozenset(Host.model_fields) - {"name"}
@@ -181,12 +222,41 @@ def read_hosts(
 
 def _sentence(error: Mapping[str, object]) -> str:
     where = ".".join(str(part) for part in error["loc"])  # type: ignore[attr-defined]
-    message = str(error["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    message = str(error["msg"])
     if error["type"] == "missing":
         return f"{where}: missing"
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key"
-    if error["type"] == "value_error":
+    if error["type"] == "contradiction":
         return f"{where}: {message}" if where else message
-    return f"{where}: {message}, got {error['input']!r}"
+    return f"{where}: {message[:1].lower()}{message[1:]}, got {error['input']!r}"
+
+
+def _again(error: Mapping[str, Any]) -> InitErrorDetails:
+    """Make of a reported mistake one that can be raised once more, with others."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "contradiction":
+        kind = _contradiction(context["words"])
+    return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"], ctx=context)
+
+
+def _contradiction(words: str) -> PydanticCustomError:
+    return PydanticCustomError("contradiction", "{words}", {"words": words})
+
+
+def _twice(values: Iterable[object]) -> list[str]:
+    given = [str(value) for value in values if value]
+    return sorted({value for value in given if given.count(value) > 1})
+
+
+def _model(given: object) -> dict[str, Any]:
+    """Give what is said of a model, whether it was judged before, or cannot be one at all."""
+    if isinstance(given, Model):
+        return given.model_dump()
+    return Model._completed(given) if isinstance(given, dict) else {}  # noqa: SLF001 - this file's
+
+
+def _absent(indices: object, count: int | None) -> list[int]:
+    """List the GPUs that are named and are not among ``count`` (``None``: not known yet)."""
+    named = indices if isinstance(indices, list | tuple | dict) and count is not None else ()
+    return [one for one in named if isinstance(one, int) and not 0 <= one < (count or 0)]
