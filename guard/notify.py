@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
@@ -18,14 +19,18 @@ class Notifier:
         """Take the address and forget it, so that the engine never inherits it."""
         return cls(os.environ.pop("NOTIFY_SOCKET", None))
 
-    def send(self, **fields: str | int) -> None:
+    def send(self, *, must_arrive: bool = False, **fields: str | int) -> None:
+        """A full socket (ten messages, when systemd does not read) holds up what must arrive only:
+        words that are late are worth less than an event loop that turns."""
         if self._socket is None or self._address is None:
             return
         message = "\n".join(f"{key}={value}" for key, value in fields.items())
-        self._socket.sendto(message.encode(), self._address)
+        self._socket.setblocking(must_arrive)
+        with contextlib.suppress(BlockingIOError):
+            self._socket.sendto(message.encode(), self._address)
 
     def ready(self, status: str) -> None:
-        self.send(READY=1, STATUS=status)
+        self.send(must_arrive=True, READY=1, STATUS=status)
 
     def stopping(self, status: str) -> None:
         self.send(STOPPING=1, STATUS=status)

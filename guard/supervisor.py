@@ -178,6 +178,7 @@ class Supervisor:
             if took_s > PACE_S:
                 break
         self._metrics.pace.set(self._vitals.pace)
+        await self._probe()  # so that the first one that matters compiles nothing any more
 
     async def _one_token(self, prompt: str, *, temperature: float = 0.0) -> None:
         ask = Ask(prompt=prompt, max_tokens=1, temperature=temperature)
@@ -247,11 +248,11 @@ class Supervisor:
                 order.abort(Refusal(408, "the client reads too slowly"), "slow_client")
 
     async def _probe(self) -> None:
-        """One token when nobody asks for any, judged like any other stream."""
+        """A token from the prompt and one decoded, judged like any other stream."""
         stream = Stream(1, time.monotonic())
         self._vitals.enter(stream, stream.entered)
         try:
-            ask = Ask(prompt="1", max_tokens=1)
+            ask = Ask(prompt="1", max_tokens=2)
             async with aclosing(self._engine.generate(ask)) as events:
                 async for event in events:
                     self._vitals.sign(stream, event, time.monotonic())

@@ -64,7 +64,9 @@ class Vitals:
     _last_sign: float = 0.0
     _work: float = 0.0
     _slowest: float = 2.0
-    _seen: set[tuple[int, int, int]] = field(default_factory=set)
+    _prefilled_shapes: set[tuple[int, int]] = field(default_factory=set)
+    _decoded_width: int = 0
+    _answering: int = 0
 
     def measured(self, pace: float) -> None:
         self.pace = max(pace, 0.1)
@@ -79,29 +81,40 @@ class Vitals:
 
     def leave(self, stream: Stream) -> None:
         self.streams.discard(stream)
+        self._answering -= stream.answering
 
     def sign(self, stream: Stream, event: Event, now: float) -> None:
-        shape = self._shape()
-        if isinstance(event, Progress) and event.total:
-            done = event.done - stream.prefilled
-            batch = max(1, min(self.prompt_concurrency, self._prefilling()))
-            if done > 0:
-                self._work += done * batch
-                if stream.prefilled and now > stream.last_sign:
-                    sample = done * batch / (now - stream.last_sign)
-                    learnt = self.pace + LEARNING * (sample - self.pace)
-                    self.pace = max(self._slowest, learnt)
-                stream.prefilled = event.done
-        elif not stream.answering and not isinstance(event, Progress):
+        if isinstance(event, Progress):
+            if event.total:
+                self._prefill(stream, event.done, now)
+        elif stream.answering:
+            self._decoded_width = max(self._decoded_width, self._answering.bit_length())
+        else:
+            self._prefilled_shapes.add(self._prefill_shape())
             stream.answering = True
-            self._seen.add(shape)
+            self._answering += 1
         stream.last_sign = self._last_sign = now
         stream.work_at_sign = self._work
+
+    def _prefill(self, stream: Stream, done: int, now: float) -> None:
+        """Count the work, and learn the pace where one stream tells twice."""
+        more = done - stream.prefilled
+        if more <= 0:
+            return
+        batch = max(1, min(self.prompt_concurrency, len(self.streams) - self._answering))
+        self._work += more * batch
+        if stream.prefilled and now > stream.last_sign:
+            sample = more * batch / (now - stream.last_sign)
+            self.pace = max(self._slowest, self.pace + LEARNING * (sample - self.pace))
+        stream.prefilled = done
 
     def allowed_s(self) -> float:
         """How long every stream may be silent together."""
         allowed = self.floor_s + SAFETY * self._step_work() / self.pace
-        return allowed if self._shape() in self._seen else allowed + self.compile_s
+        known = self._answering.bit_length() <= self._decoded_width and (
+            self._answering == len(self.streams) or self._prefill_shape() in self._prefilled_shapes
+        )
+        return allowed if known else allowed + self.compile_s
 
     def check(self, now: float) -> Hung | list[Starved]:
         """Hung, or the streams that starve while others move."""
@@ -120,20 +133,17 @@ class Vitals:
             > 2 * allowed + SAFETY * (self._work - stream.work_at_sign) / self.pace
         ]
 
-    def _prefilling(self) -> int:
-        return sum(1 for stream in self.streams if not stream.answering)
+    def _step_shape(self) -> tuple[int, int]:
+        """Prompts, and tokens of the longest, that the engine takes before it tells."""
+        longest = max((stream.left for stream in self.streams), default=0)
+        prefilling = len(self.streams) - self._answering
+        return min(prefilling, self.prompt_concurrency), min(longest, self.prefill_step)
 
     def _step_work(self) -> int:
-        longest = max((stream.left for stream in self.streams), default=0)
-        batch = min(self.prompt_concurrency, self._prefilling())
-        return batch * min(longest, self.prefill_step)
+        batch, longest = self._step_shape()
+        return batch * longest
 
-    def _shape(self) -> tuple[int, int, int]:
-        """Powers of two: prompts and tokens of a step, sequences that are answered."""
-        longest = max((stream.left for stream in self.streams), default=0)
-        prefilling = self._prefilling()
-        return (
-            min(prefilling, self.prompt_concurrency).bit_length(),
-            min(longest, self.prefill_step).bit_length(),
-            (len(self.streams) - prefilling).bit_length(),
-        )
+    def _prefill_shape(self) -> tuple[int, int]:
+        """In powers of two: nearby shapes run the same kernels."""
+        batch, longest = self._step_shape()
+        return batch.bit_length(), longest.bit_length()

@@ -1,0 +1,274 @@
+"""Start, truth, recovery and end of one instance, with the real engine hurt from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.guard.instance import Instance, events
+
+HANGING = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def port(instance: Instance) -> int:
+    words = Path(f"/proc/{instance.engine_pid}/cmdline").read_bytes().split(b"\0")
+    return int(words[words.index(b"--port") + 1])
+
+
+def ask_behind_the_guards_back(instance: Instance, **body: Any) -> threading.Thread:
+    """A request to the engine itself, which the guard knows nothing of."""
+    url = f"http://127.0.0.1:{port(instance)}/v1/chat/completions"
+    asked = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9} | body
+
+    def ask() -> None:
+        try:
+            httpx2.post(url, json=asked, timeout=20)
+        except httpx2.HTTPError:
+            pass
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    return thread
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process (one that nobody has reaped is none)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class InFlight:
+    """A stream that was begun and is being read."""
+
+    def __init__(self, instance: Instance, **body: Any) -> None:
+        self.text, self.error = "", None
+        self.begun, self.ended = threading.Event(), threading.Event()
+        self._instance, self._body = instance, body
+        threading.Thread(target=self._read, daemon=True).start()
+        assert self.begun.wait(20)
+
+    def _read(self) -> None:
+        asked = {"model": "tiny", "messages": [{"role": "user", "content": "go"}], "stream": True,
+                 "max_tokens": 3500} | self._body  # fmt: skip
+        transport = httpx2.HTTPTransport(uds=str(self._instance.socket))
+        try:
+            with (
+                httpx2.Client(transport=transport, base_url="http://guard", timeout=60) as client,
+                client.stream("POST", "/v1/chat/completions", json=asked) as answer,
+            ):
+                for text in answer.iter_text():
+                    self.text += text
+                    if '"content"' in self.text:
+                        self.begun.set()
+        except httpx2.HTTPError as error:
+            self.error = error
+        self.ended.set()
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, tiny: Path) -> Any:
+    with Instance(tmp_path, tiny) as started:
+        yield started
+
+
+def test_ready_comes_after_a_token(tmp_path: Path, tiny: Path) -> None:
+    """systemd is told READY once, after loading was told; until then requests get a 503."""
+    instance = Instance(tmp_path, tiny)
+    instance.start()
+    instance.until(lambda: instance.client.get("/health").status_code == 503)
+    early = instance.chat()
+    assert early.status_code == 503
+    assert int(early.headers["Retry-After"]) > 0
+    instance.until(lambda: instance.state()["state"] == "ready")
+    told = instance.notified()
+    assert told.count("READY=1") == 1
+    assert any(word.startswith("EXTEND_TIMEOUT_USEC=") for word in told)
+    assert any(word.startswith("STATUS=loading: ") for word in told)
+    assert told.index("READY=1") > max(
+        index for index, word in enumerate(told) if word.startswith("STATUS=loading")
+    )
+    assert (tmp_path / "run/inputs").read_text() == "digest\n"
+    assert instance.client.get("/ready").json()["state"] == "ready"
+    instance.__exit__()
+
+
+def test_the_engine_inherits_no_secret(fresh: Instance) -> None:
+    """Neither the unit's environment nor systemd's socket reaches the engine."""
+    environment = Path(f"/proc/{fresh.engine_pid}/environ").read_text()
+    assert "secret" not in environment
+    assert "NOTIFY_SOCKET" not in environment
+    assert "HF_HUB_OFFLINE=1" in environment
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"frobnicate": 1}, "`frobnicate`: extra inputs are not permitted"),
+        ({"context_tokens": "many"}, "`context_tokens`: input should be a valid integer"),
+        ({"instance": "Tiny"}, "`instance`: "),
+        ({"engine_environment": {"LD_PRELOAD": "x"}}, "`engine_environment.LD_PRELOAD"),
+    ],
+)
+def test_a_wrong_configuration_ends_with_78(
+    tmp_path: Path, tiny: Path, change: dict[str, Any], words: str
+) -> None:
+    """One clear message, and the exit code that the unit does not restart on."""
+    instance = Instance(tmp_path, tiny, **change)
+    instance.start()
+    assert instance.process is not None
+    assert instance.process.wait(10) == 78
+    assert words in instance.log()
+    instance.__exit__()
+
+
+def test_a_model_that_cannot_load_fails_and_says_so(tmp_path: Path, tiny: Path) -> None:
+    """The bare server lives for ever without its weights; the guard ends, with the reason."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in tiny.iterdir():
+        if file.suffix == ".json":
+            (broken / file.name).write_bytes(file.read_bytes())
+    instance = Instance(tmp_path, broken)
+    instance.start()
+    assert instance.process is not None
+    assert instance.process.wait(30) == 1
+    assert "generation thread died while starting" in instance.state()["reason"]
+    instance.__exit__()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGKILL, "killed by SIGKILL"), (signal.SIGSTOP, "stopped by a signal")],
+)
+def test_an_engine_killed_or_stopped_is_found_at_once(
+    fresh: Instance, number: signal.Signals, words: str
+) -> None:
+    """The client in flight gets an error it can read, the unit fails, nothing is left behind."""
+    stream = InFlight(fresh)
+    engine = fresh.engine_pid
+    os.kill(engine, number)
+    assert fresh.process is not None
+    assert fresh.process.wait(10) == 1
+    assert stream.ended.wait(5)
+    error = events(stream.text)[-1]["error"]
+    assert error["type"] == "server_error"
+    assert words in fresh.state()["reason"]
+    assert fresh.state()["last_failure"]["reason"] == fresh.state()["reason"]
+    assert not lives(engine)
+
+
+def test_a_dead_generation_thread_is_found(fresh: Instance) -> None:
+    """Killed behind the guard's back while idle; the process lives on and listens."""
+    ask_behind_the_guards_back(fresh, top_k=260, temperature=1.0)
+    assert fresh.process is not None
+    assert fresh.process.wait(10) == 1
+    assert "generation thread died" in fresh.state()["reason"]
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_hanging_generation_thread_is_found(fresh: Instance, busy: bool) -> None:  # noqa: FBT001
+    """A template that loops for ever, health 200 all the while: found by silence or the probe."""
+    stream = InFlight(fresh) if busy else None
+    ask_behind_the_guards_back(fresh, chat_template_kwargs={"chat_template": HANGING})
+    assert fresh.process is not None
+    assert fresh.process.wait(60) == 1
+    assert "hangs: no sign of life" in fresh.state()["reason"]
+    if stream is not None:
+        assert stream.ended.wait(5)
+        assert "error" in events(stream.text)[-1]
+
+
+def test_the_engine_does_not_outlive_its_guard(fresh: Instance) -> None:
+    """SIGKILL of the guard, which can tell nobody: the kernel takes engine and tokenizer along."""
+    engine = fresh.engine_pid
+    fresh.stop(signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while lives(engine):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_leaving_loses_no_accepted_request(fresh: Instance) -> None:
+    """SIGTERM under eight streams (four wait): each ends whole, new ones get 503, exit 0."""
+    body = {"max_tokens": 400, "logit_bias": {"256": -100}}
+    streams = [InFlight(fresh, **body) for _ in range(4)]
+    waiting: list[int] = []
+
+    def wait() -> None:
+        waiting.append(fresh.chat(**body).status_code)
+
+    threads = [threading.Thread(target=wait) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    assert fresh.process is not None
+    fresh.process.send_signal(signal.SIGTERM)
+    fresh.until(lambda: fresh.client.get("/ready").json()["state"] == "draining")
+    refused = fresh.chat()
+    assert refused.status_code == 503
+    assert refused.headers["Retry-After"]
+    for stream in streams:
+        assert stream.ended.wait(30)
+        assert events(stream.text)[-1] == "[DONE]"
+    for thread in threads:
+        thread.join(30)
+    assert waiting == [200] * 4
+    assert fresh.process.wait(10) == 0
+
+
+def test_leaving_ends_at_the_stop_timeout(tmp_path: Path, tiny: Path) -> None:
+    """What cannot finish in time gets an error it can read, and the unit still ends well."""
+    with Instance(tmp_path, tiny, stop_timeout_s=1) as instance:
+        stream = InFlight(instance, logit_bias={"256": -100})
+        began = time.monotonic()
+        assert instance.stop() == 0
+        assert time.monotonic() - began < 8
+        assert stream.ended.wait(5)
+        assert "stopping" in events(stream.text)[-1]["error"]["message"]
+
+
+def test_more_than_may_wait_are_told_when_to_come_again(tmp_path: Path, tiny: Path) -> None:
+    """One runs, one waits, the third gets a 429 with Retry-After."""
+    with Instance(tmp_path, tiny, concurrency=1, waiting=1) as instance:
+        running = InFlight(instance, max_tokens=1500, logit_bias={"256": -100})
+        waiting = threading.Thread(target=instance.chat, daemon=True)
+        waiting.start()
+        time.sleep(0.2)
+        refused = instance.chat()
+        assert refused.status_code == 429
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert refused.json()["error"]["type"] == "rate_limit_error"
+        assert running.ended.wait(30)
+        assert events(running.text)[-1] == "[DONE]"
+        waiting.join(20)
+
+
+def test_long_prefills_are_no_hangs(tmp_path: Path, tiny: Path) -> None:
+    """Prompts that take several times the hang time, in steps that each tell: none is killed."""
+    with Instance(
+        tmp_path,
+        tiny,
+        hang_floor_s=0.5,
+        prefill_step=16,
+        compile_allowance_s=0,
+        context_tokens=4096,
+    ) as instance:
+        longest = 0.0
+        for _ in range(2):
+            began = time.monotonic()
+            assert instance.complete(os.urandom(1900).hex()).status_code == 200
+            longest = max(longest, time.monotonic() - began)
+        print(json.dumps({"prefill_s": longest, "hang_floor_s": 0.5}))
+        assert instance.state()["starts"] == 1
+        assert instance.state()["state"] == "ready"
+        assert longest > 0.5

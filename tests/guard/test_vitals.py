@@ -1,0 +1,100 @@
+"""When the engine hangs, when one stream starves, and when nothing is wrong: by the clock alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from guard.ask import Delta, Progress
+from guard.vitals import Hung, Stream, Vitals
+
+
+@pytest.fixture
+def vitals() -> Vitals:
+    made = Vitals(floor_s=10, compile_s=100, prefill_step=512, prompt_concurrency=4)
+    made.measured(128)
+    return made
+
+
+def enter(vitals: Vitals, prompt_tokens: int, now: float) -> Stream:
+    stream = Stream(prompt_tokens, now)
+    vitals.enter(stream, now)
+    return stream
+
+
+def seen(vitals: Vitals, prompt_tokens: int) -> None:
+    """Let a prompt of this length go by, so that its kernels are compiled."""
+    stream = enter(vitals, prompt_tokens, 0)
+    vitals.sign(stream, Delta("a"), 0)
+    vitals.sign(stream, Delta("b"), 0)
+    vitals.leave(stream)
+
+
+def test_nobody_asks_and_nothing_hangs(vitals: Vitals) -> None:
+    """Without streams there is no silence."""
+    assert vitals.check(1e6) == []
+
+
+def test_silence_is_allowed_for_the_work_between_two_signs(vitals: Vitals) -> None:
+    """512 of 5,000 tokens at 128 a second, four times over, and the floor."""
+    seen(vitals, 5000)
+    enter(vitals, 5000, 0)
+    assert vitals.allowed_s() == 10 + 4 * 512 / 128
+    assert vitals.check(25.9) == []
+    assert isinstance(vitals.check(26.1), Hung)
+
+
+def test_a_first_shape_may_compile(vitals: Vitals) -> None:
+    """Kernels are compiled when a shape runs first, and only then."""
+    enter(vitals, 500, 0)
+    assert vitals.check(120) == []
+    assert isinstance(vitals.check(130), Hung)
+    seen(vitals, 500)
+    assert isinstance(vitals.check(130), Hung)
+
+
+def test_a_long_prefill_that_tells_is_no_hang(vitals: Vitals) -> None:
+    """A thousand steps of 20 s each, far beyond the hang time altogether."""
+    seen(vitals, 512_000)
+    stream = enter(vitals, 512_000, 0)
+    for step in range(1, 1000):
+        vitals.sign(stream, Progress(step * 512, 512_000), step * 20.0)
+        assert vitals.check(step * 20.0 + 19.9) == []
+
+
+def test_the_pace_is_learnt_and_not_beyond_belief(vitals: Vitals) -> None:
+    """Steps that slow down as the prompt grows widen the allowance, at most fifty times."""
+    stream = enter(vitals, 512_000, 0)
+    for step in range(1, 400):
+        vitals.sign(stream, Progress(step * 512, 512_000), step * 1000.0)
+    assert vitals.pace == pytest.approx(128 / 50)
+
+
+def test_one_forgotten_stream_starves_alone(vitals: Vitals) -> None:
+    """Others move, one has been silent beyond all work that was done meanwhile."""
+    seen(vitals, 8)
+    lost, moving = enter(vitals, 8, 0), enter(vitals, 8, 0)
+    for stream in (lost, moving):
+        vitals.sign(stream, Delta("a"), 0)
+    for second in range(1, 30):
+        vitals.sign(moving, Delta("a"), second)
+    vitals.sign(moving, Delta("a"), 41)
+    (starved,) = vitals.check(41)  # type: ignore[misc]
+    assert starved.stream is lost
+
+
+def test_a_stream_behind_a_long_prefill_does_not_starve(vitals: Vitals) -> None:
+    """Silent for hours because another's prompt is processed: that is the engine's way."""
+    seen(vitals, 512)
+    quiet = enter(vitals, 8, 0)
+    vitals.sign(quiet, Delta("a"), 0)
+    long = enter(vitals, 512_000, 0)
+    for step in range(1, 1000):
+        vitals.sign(long, Progress(step * 512, 512_000), step * 4.0)
+        assert vitals.check(step * 4.0) == []
+
+
+def test_a_client_that_does_not_read_is_not_the_engines_silence(vitals: Vitals) -> None:
+    """A blocked stream is judged by its client's patience, not here."""
+    stream = enter(vitals, 8, 0)
+    stream.blocked_since = 1
+    assert vitals.check(1e5) == []
