@@ -18,6 +18,7 @@ import sys
 
 VERSION = 1
 STAMP = "/etc/mlx-hosts/stamp.json"
+RECORDS = "/opt/mlx-hosts/records"
 OURS = ("/opt/mlx-hosts/", "/var/lib/mlx-hosts/")
 SHOWN = 10  # changed files named in an answer; a venv replaced as a whole has 20,000 of them
 
@@ -169,6 +170,22 @@ class Probe:
 
     def read_weights(self, expected):
         return self.sealed(expected, "files", follow=True)
+
+    @staticmethod
+    def read_shelf(expected):
+        path, shelf = expected["path"], os.path.basename(expected["path"])
+        if not os.path.isdir(path):
+            return None
+        others = sorted(set(os.listdir(path)) - set(expected["current"]))
+        records = {name: lstat(f"{RECORDS}/{shelf}-{name}.json") for name in others}
+        # The last one that was whole is kept: the way back from a bad upgrade takes no download.
+        whole = [name for name in others if records[name] is not None]
+        kept = sorted(whole, key=lambda name: records[name].st_mtime_ns)[-1:]
+        return {
+            "path": path,
+            "current": expected["current"],
+            "surplus": [name for name in others if name not in kept],
+        }
 
     def sealed(self, expected, contents, follow):
         record = expected.get("record")

@@ -9,7 +9,7 @@ from typing import Any
 from manifest import base, layout, serving
 from manifest.manifest import Manifest
 from manifest.part import Part
-from manifest.resources import Device, Driver, Resource
+from manifest.resources import Device, Driver, Resource, Shelf
 from manifest.runtime import Environment, Interpreter, environment
 from manifest.serving import Served
 from manifest.weights import Snapshot
@@ -53,6 +53,11 @@ class Declaration:
     refusals: tuple[str, ...] = ()  # models that do not fit, each with its reason
 
     @property
+    def shelves(self) -> tuple[Shelf, ...]:
+        """Where environments stand, each with the one in use."""
+        return tuple(_shelf(one) for one in (self.uv, self.guard, self.engine))
+
+    @property
     def manifest(self) -> Manifest:
         """All resources: what drift is measured against and what the stamp keeps."""
         made: list[Environment | Snapshot] = [self.uv, self.guard, self.engine, *self.snapshots]
@@ -60,10 +65,16 @@ class Declaration:
             (
                 *self.base.resources,
                 *(one.resource() for one in made),
+                *self.shelves,
                 *self.serving.resources,
                 *self.hardware,
             )
         )
+
+
+def _shelf(one: Environment) -> Shelf:
+    path, _, name = one.path.rpartition("/")
+    return Shelf(path=path, current=(name,))
 
 
 def declare(host: Host, bound: Bound, models: Sequence[Model], sources: Sources) -> Declaration:

@@ -117,6 +117,17 @@ class Runtime(Resource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf(Resource):
+    """A directory of sealed trees: the current ones, the one before them, and no other."""
+
+    kind: ClassVar[str] = "shelf"
+    key: ClassVar[str] = "path"
+    path: str
+    current: tuple[str, ...] | None = None  # names in use, sorted
+    surplus: tuple[str, ...] | None = ()  # names that are neither in use nor the one kept before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Weights(Resource):
     """A model's files in a snapshot directory, verified against the hub's hashes."""
 
@@ -208,6 +219,7 @@ KINDS: dict[str, type[Resource]] = {
         Directory,
         File,
         Runtime,
+        Shelf,
         Weights,
         Unit,
         UnitSet,

@@ -7,13 +7,15 @@ import io
 import json
 import shlex
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from facts.probe import PROGRAM
+from manifest import layout
+from manifest.resources import Shelf
 from manifest.runtime import Environment
 from operations.convergence import Command, Commands, Comparison, converge, script
 
@@ -39,6 +41,24 @@ def built(environment: Environment, uv: str | None, site: Mapping[str, str]) -> 
     """
     commands = partial(changes, environment=environment, uv=uv, site=site)
     yield from converge("runtime", [environment.resource()], commands)
+
+
+@operation()
+def swept(shelves: Sequence[Shelf]) -> Commands:
+    """
+    Ensure that of environments only those in use and the one before are there.
+
+    + shelves: the directories, each with the names in use
+    """
+    yield from converge("runtimes", shelves, _sweep)
+
+
+def _sweep(compared: Comparison) -> Iterator[Command]:
+    for shelf in compared.differing(Shelf):
+        for name in compared.of(shelf)["surplus"].found:
+            record = f"{layout.RECORDS}/{shelf.path.rpartition('/')[2]}-{name}.json"
+            # The record first: a tree half removed must not pass for a whole one.
+            yield script('rm -f -- "$1"; rm -rf -- "$2"', record, f"{shelf.path}/{name}")
 
 
 def changes(

@@ -12,10 +12,10 @@ from facts.probe import Answer, look
 from manifest import layout
 from manifest.difference import diff
 from manifest.manifest import Manifest
-from manifest.resources import File
+from manifest.resources import Directory, File, Unit
 from manifest.stamp import Run, Stamp, StampError, loads
-from operations.convergence import Command, Commands, refuse
-from operations.files import write
+from operations.convergence import Command, Commands, refuse, script
+from operations.files import remove, write
 
 
 @operation()
@@ -86,6 +86,38 @@ def _write(stamp: Stamp) -> Iterator[Command]:
     # The first thing on a bare host: its directory is not there yet.
     yield StringCommand("mkdir -p", QuoteString(layout.ETC))
     yield write(File(path=layout.STAMP), text)
+
+
+@operation()
+def outlived(manifest: Manifest) -> Commands:
+    """
+    Ensure that nothing is left of what earlier runs made and nobody declares any more.
+
+    + manifest: what is declared
+
+    What those runs made stands in the stamp. Files and units go; users, packages and models'
+    weights stay, since others may have come to need them.
+    """
+    answer = look(manifest)
+    stamp = read(answer) if answer else None
+    declared = manifest.by_address()
+    gone = [one for one in (stamp.everything() if stamp else ()) if one.address not in declared]
+    left = look([one for one in gone if isinstance(one, File | Unit)]) if gone else None
+    if not left or not len(left.manifest):
+        host.noop("stamp: nothing of earlier runs is left")
+        return
+    for one in left.manifest:
+        if isinstance(one, Unit):
+            yield StringCommand("systemctl disable --now --quiet", QuoteString(one.id))
+    for one in left.manifest:
+        if isinstance(one, File):
+            yield remove(one.path)
+    for one in gone:
+        if isinstance(one, Directory):
+            yield script(
+                'if [ -d "$1" ]; then rmdir --ignore-fail-on-non-empty -- "$1"; fi', one.path
+            )
+    yield StringCommand("systemctl daemon-reload")
 
 
 @operation()

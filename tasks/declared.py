@@ -40,7 +40,7 @@ class InventoryMistakeError(PyinfraError):
 
 def hosts(whole: Inventory) -> dict[str, Host]:
     """Give every host of an inventory; raises ``InventoryError`` with all mistakes of all hosts."""
-    data = {one.name: {**one.data.dict()} for one in whole}
+    data = {one.name: {**one.data.dict()} for one in whole}  # type: ignore[no-untyped-call]
     return {one.name: one for one in read_hosts(data, foreign=foreign())}
 
 

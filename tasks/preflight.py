@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pyinfra import host, inventory, logger, state
+from pyinfra.api.exceptions import DeployError
 
 from facts.bare_host import BareHost
 from facts.package_manager import PackageManager
+from facts.present import Present
 from facts.python import DEFAULT
-from planner import requirements, verdict
+from hub.lock import LockError, read
+from planner import verdict
 from planner.bound import Bound
 from planner.declared import Host
 from planner.found import HostFacts
 from planner.refusal import Refusal
+from tasks import room
 
-RUNTIMES = "/opt/mlx-hosts"
-WEIGHTS = "/var/lib/mlx-hosts/hub"
+ROOT = Path(__file__).parents[1]
 PACKAGES_SECONDS = 300  # a first boot's upgrades
 ROUND_TRIP_SECONDS = 60  # the host itself gives up long before
 
@@ -32,20 +37,32 @@ def preflight(declared: Host) -> Bound | None:
         found = _look(declared)  # whoever was at it may have changed the rest
     if found is None:
         return None  # pyinfra has failed the host and said why
-    flavour = verdict.flavour(found, declared)
-    room = {RUNTIMES: requirements.RUNTIME_BYTES[flavour]} if flavour else {}
-    refusals = verdict.judge(found, declared, room=room)
+    refusals = verdict.judge(found, declared, room=_room(found, declared))
     if refusals:
         _refuse(declared.name, refusals)
         return None
     return verdict.bind(found, declared)
 
 
+def _room(found: HostFacts, declared: Host) -> dict[str, int]:
+    try:
+        lock = read(ROOT / declared.models_lock)
+    except LockError as error:
+        raise DeployError(f"models: nothing was touched: {error}") from None
+    wants = room.wanted(declared, found, lock)
+    whole = room.below(wants, present={})
+    if not verdict.lacks_room(found, whole):
+        return whole
+    # Only now is it worth counting what is there already: a run before this one, half a download.
+    present: dict[str, int] = host.get_fact(Present, paths=[*wants], _timeout=120)
+    return room.below(wants, present=present)
+
+
 def _look(declared: Host) -> HostFacts | None:
     found: HostFacts | None = host.get_fact(
         BareHost,
         python=declared.site.python or DEFAULT,
-        paths=[RUNTIMES, WEIGHTS],
+        paths=room.PLACES,
         _timeout=ROUND_TRIP_SECONDS,
     )
     return found

@@ -14,7 +14,7 @@ from pyinfra.api import deploy
 
 from manifest.declaration import Declaration
 from manifest.stamp import Run
-from operations import locks, stamps
+from operations import locks, runtimes, stamps
 
 
 @deploy("Stamp")
@@ -27,7 +27,9 @@ def begin(declaration: Declaration) -> None:
 
 @deploy("Stamp")
 def finish(declaration: Declaration) -> None:
-    """Look at everything once more, and say on the host what was done."""
+    """Clear away what is no longer declared, look at everything, and say what was done."""
+    runtimes.swept(name="Clear away old environments", shelves=declaration.shelves)
+    stamps.outlived(name="Clear away what nobody declares", manifest=declaration.manifest)
     stamps.applied(name="Say what was done", run=this_run(), manifest=declaration.manifest)
     if declaration.refusals:
         stamps.refused(name="Say what does not fit", refusals=declaration.refusals)
