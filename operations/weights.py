@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from pyinfra.api import StringCommand, operation
+from pyinfra.api.hiddenvalue import HiddenValue
 
 from facts.probe import PROGRAM
 from manifest import layout
@@ -20,7 +21,7 @@ FETCH = (Path(__file__).parent / "fetch_program.py").read_text(encoding="utf-8")
 
 @operation()
 def fetched(
-    snapshot: Snapshot, runtime: str, endpoint: str, token: str, site: Mapping[str, str]
+    snapshot: Snapshot, runtime: str, endpoint: str, token: HiddenValue, site: Mapping[str, str]
 ) -> Commands:
     """
     Ensure that a model's files are on the host, each as its hub says.
@@ -42,7 +43,7 @@ def changes(
     snapshot: Snapshot,
     runtime: str,
     endpoint: str,
-    token: str,
+    token: HiddenValue,
     site: Mapping[str, str],
 ) -> Iterator[Command]:
     """Yield the download, its verification and the record: one program, resumable."""
@@ -53,7 +54,9 @@ def changes(
     else:
         blobs = [[blob.path, blob.size, blob.hash] for blob in snapshot.blobs]
         source = [snapshot.repo, snapshot.revision, snapshot.path, snapshot.record]
-        arguments = json.dumps([*source, snapshot.files, blobs, layout.HUB, endpoint, token])
+        arguments = json.dumps(
+            [*source, snapshot.files, blobs, layout.HUB, endpoint, token.unmask()]
+        )
         call = f"os.environ.update({dict(site)!r})\nfetch(*json.loads({arguments!r}))"
     program = f"{PROGRAM}\n{SEAL}\n{FETCH}\n{call}\n"
     yield StringCommand(f"{runtime}/bin/python -I -", _stdin=program)

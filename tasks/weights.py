@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyinfra.api import deploy
+from pyinfra.api.hiddenvalue import HiddenValue
 
 from manifest.declaration import Declaration
 from operations import weights as operations
@@ -19,6 +20,6 @@ def weights(declaration: Declaration) -> None:
             snapshot=snapshot,
             runtime=declaration.engine.path,
             endpoint=hub.endpoint,
-            token=secret(hub.token),
+            token=HiddenValue(secret(hub.token)),
             site=declaration.host.site.environment,
         )
