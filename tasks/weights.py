@@ -20,6 +20,6 @@ def weights(declaration: Declaration) -> None:
             snapshot=snapshot,
             runtime=declaration.engine.path,
             endpoint=hub.endpoint,
-            token=HiddenValue(secret(hub.token)),
+            token=HiddenValue(secret(hub.token)),  # type: ignore[no-untyped-call]
             site=declaration.host.site.environment,
         )
