@@ -33,6 +33,11 @@ def judge(
     return tuple(refusal for check in checks for refusal in check)
 
 
+def lacks_room(found: HostFacts, room: Mapping[str, int]) -> bool:
+    """Tell whether so many bytes below each path are more than there is room for."""
+    return any(True for _ in _room(found, room))
+
+
 def flavour(found: HostFacts, declared: Host) -> Flavour | None:
     """Tell which runtime the host is to have: the declared one, else by the driver's branch."""
     if declared.flavour is not None:
@@ -138,7 +143,9 @@ def _interpreter(found: HostFacts, declared: Host) -> Iterator[Refusal]:
             found=f"`{python.path}` is {python.version or 'not there'}",
             way_out="give another interpreter as `site.python`"
             if given
-            else "install one beside it and give its path as `site.python`",
+            else "`apt install python3`"
+            if not python.version
+            else "install another beside it and give its path as `site.python`",
         )
 
 
