@@ -4,9 +4,11 @@ A durable disk keeps what the host writes on an ext4 of its own, so that a power
 was not synced, as on a real machine.
 """
 
+import contextlib
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +52,7 @@ class Disk:
         if mounts_under(self.root):
             return
         if self._durable and not mounts_under(self._own):
+            self._let_go()
             run("mount", "-o", "loop", self._image, self._own)
         self.upper.mkdir(exist_ok=True)
         (self._own / "work").mkdir(exist_ok=True)
@@ -85,6 +88,31 @@ class Disk:
         """Unmount it; mounting it again recovers its journal."""
         unmount_under(self.root)
         unmount_under(self._own)
+
+    def _let_go(self) -> None:
+        """Make sure that mounting the image is not joining what is left of an earlier mount.
+
+        A file system lives on, shut down as it is, while any mount namespace has it: that of a
+        host that was killed, for a moment, or one that a stranger made, for as long as it likes.
+        Then the image is copied as the power cut left it.
+        """
+        deadline = time.monotonic() + 2
+        while self._attached():
+            if time.monotonic() > deadline:
+                copy = self._image.with_suffix(".copy")
+                run("cp", "--sparse=always", "--reflink=auto", self._image, copy, timeout_s=600)
+                copy.replace(self._image)
+                return
+            time.sleep(0.01)
+
+    def _attached(self) -> bool:
+        """Whether a loop device is on its image."""
+        mine = str(self._image.resolve())
+        for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+            with contextlib.suppress(OSError):  # it was detached between listing and reading
+                if backing.read_text().strip() == mine:
+                    return True
+        return False
 
     def remove(self) -> None:
         """Throw it away."""

@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from lab.disk import Disk
 from lab.identity import Identity
 from lab.layers import take
 from lab.machine import LabError, read_json, remove_tree, run, write_json
-from lab.processes import Process, children, spawn
+from lab.processes import Process, children, is_first_of_a_namespace, spawn
 from lab.tree import Item, listing
 
 if TYPE_CHECKING:
@@ -23,10 +23,17 @@ if TYPE_CHECKING:
 
 Done = subprocess.CompletedProcess[str]
 
-# Rebooting, nspawn exits with 133 and leaves it to its caller to start it again.
-_AGAIN_AND_AGAIN = (
-    'echo $$ > "$1"; shift; while :; do "$@"; status=$?; [ $status = 133 ] || exit $status; done'
-)
+# In a mount namespace of its own, without the disks of the other hosts: a copy of their mounts in
+# here would keep their file systems alive when they are gone. Rebooting, nspawn exits with 133 and
+# leaves it to its caller to start it again.
+_SUPERVISOR = """\
+echo $$ > "$1"
+awk -v all="$2/" -v own="$3/" \
+    'index($5, all) == 1 && index($5 "/", own) != 1 { print $5 }' /proc/self/mountinfo |
+sort --reverse | xargs --no-run-if-empty umount --lazy
+shift 3
+while :; do "$@"; status=$?; [ $status = 133 ] || exit $status; done
+"""
 
 # What BPF policies (IPAddressDeny, DevicePolicy) need to be enforced inside; without these, and
 # the unified hierarchy, systemd ignores them silently. No more than that: with CAP_SYS_MODULE or
@@ -173,11 +180,16 @@ class Host:
             *(f"--bind={bind}" for bind in self.binds),
         ]
         process = spawn(
+            "unshare",
+            "--mount",
+            "--propagation=private",
             "sh",
             "-c",
-            _AGAIN_AND_AGAIN,
+            _SUPERVISOR,
             f"lab-host-{self.name}",
             self._cgroup.procs,
+            self.lab.room.parent,
+            self.directory,
             *nspawn,
             log=self.directory / "console.log",
             env={"PATH": _PATH, "LANG": "C.UTF-8", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
@@ -326,10 +338,10 @@ class Host:
             raise LabError(f"{self.name} is not running; its console:\n{self.console[-2000:]}")
         for nspawn in children(process.pid):
             for leader in children(nspawn):
-                try:
-                    return Process.of(leader)
-                except ProcessLookupError:
-                    continue
+                # nspawn has another child for a moment, in this machine's own namespaces.
+                if is_first_of_a_namespace(leader):
+                    with suppress(ProcessLookupError):
+                        return Process.of(leader)
         return None
 
     def _enter(self) -> list[str]:

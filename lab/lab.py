@@ -1,6 +1,7 @@
 """A lab: a network of its own and the hosts on it, removed without a trace when it goes."""
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lab import downloads
-from lab.bases import DEFAULT_RELEASE, USER
+from lab.bases import DEFAULT_RELEASE, USER, base
 from lab.host import Host, claim
 from lab.hub import Hub
 from lab.machine import LabError, lock, read_json, remove_tree, run, write_json
@@ -22,6 +23,8 @@ ROOMS = Path("/var/lib/mlx-hosts-lab")
 """One directory a lab: all that was made for it stands here or is named here, before it is made."""
 
 _FORWARDING = ROOMS / "forwarding.json"
+
+_HOST_NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 
 
 class Lab:
@@ -155,8 +158,9 @@ class Lab:
 
         `layers` are trees over the base image, the topmost first; `binds` are paths as nspawn's
         `--bind=` takes them. With `durable` a power cut loses what was not synced. Raises LabError
-        for a name or an address that is taken.
+        for an unknown release, a name that is none, or a name or an address that is taken.
         """
+        base(release)
         with lock(self.room / ".lock"):
             directory = self._vacant(name)
             address = self._address(address)
@@ -221,6 +225,10 @@ class Lab:
     # Inside
 
     def _vacant(self, name: str) -> Path:
+        if not _HOST_NAME.fullmatch(name):
+            raise LabError(
+                f"`{name}` is not a host's name: letters, digits and hyphens, 63 at most"
+            )
         directory = self.room / "hosts" / name
         if directory.exists():
             raise LabError(f"there is a host `{name}` in this lab already")

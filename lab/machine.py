@@ -5,10 +5,13 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_REAPED_WITHIN_S = 5
 
 
 class LabError(Exception):
@@ -83,12 +86,19 @@ def mounts_under(directory: Path) -> list[Path]:
 
 def unmount_under(directory: Path) -> None:
     """Unmount everything at and below a directory that the lab made."""
+    deadline = time.monotonic() + _REAPED_WITHIN_S
     for point in mounts_under(directory):
-        try:
-            run("umount", point)
-        except LabError:
-            # A process that the kernel has not reaped yet may still hold it for a moment.
-            run("umount", "--lazy", point)
+        while True:
+            try:
+                run("umount", point)
+            except LabError:
+                # A process that was killed holds it until the kernel has reaped it.
+                if time.monotonic() > deadline:
+                    run("umount", "--lazy", point)
+                    break
+                time.sleep(0.02)
+            else:
+                break
 
 
 def remove_tree(directory: Path) -> None:

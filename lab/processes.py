@@ -93,6 +93,16 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def is_first_of_a_namespace(pid: int) -> bool:
+    """Whether a process is PID 1 of a process namespace below this one."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    ids = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()
+    return ids[1:] == [str(pid), "1"]
+
+
 def _fields(pid: int) -> list[str]:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

@@ -128,6 +128,19 @@ class TestPower:
         assert host.root_run("cat /root/later").stdout == "3\n"
         host.destroy()
 
+    def test_a_power_cut_is_one_though_a_stranger_holds_the_disk(self, lab: Lab) -> None:
+        """Another mount namespace keeps the old file system alive: the host gets a copy of it."""
+        host = lab.boot("held", durable=True)
+        host.root_run("echo 1 > /root/synced; sync /root/synced /root; echo 2 > /root/unsynced")
+        with subprocess.Popen(["unshare", "--mount", "sleep", "60"]) as stranger:
+            time.sleep(0.2)
+            host.power_cut()
+            stranger.kill()
+        assert host.root_run("cat /root/synced").stdout == "1\n"
+        assert host.root_run("cat /root/unsynced", check=False).stdout == ""
+        host.root_run("echo 3 > /root/later; sync")
+        host.destroy()
+
     def test_a_power_cut_ends_every_process_at_once(self, host: Host) -> None:
         """Nothing gets the time to clean up, and without a durable disk nothing is lost."""
         host.root_run("systemd-run --quiet sh -c 'trap \"touch /root/warned\" TERM; sleep 60'")
@@ -316,6 +329,23 @@ class TestGoing:
                 assert forward.read_text() == "1"
             assert forward.read_text() == "1"
         assert forward.read_text() == "0"
+
+
+@pytest.mark.lab
+def test_a_name_that_is_none_is_refused(lab: Lab) -> None:
+    """What cannot name a host, or names one already, is refused before anything is made."""
+    for wrong in ("", "a_b", "-a", "a" * 64, "../a"):
+        with pytest.raises(LabError, match="is not a host's name"):
+            lab.boot(wrong)
+    host = lab.boot("named", address=lab.network.addresses[100])
+    with pytest.raises(LabError, match="there is a host `named`"):
+        lab.boot("named")
+    with pytest.raises(LabError, match="is not a free address"):
+        lab.boot("another", address=host.address)
+    with pytest.raises(LabError, match="no release `sid`"):
+        lab.boot("another", release="sid")
+    assert "another" not in [one.name for one in lab.hosts()]
+    host.destroy()
 
 
 @pytest.mark.lab
