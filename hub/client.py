@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +64,14 @@ class Repository:
 
         files: tuple[File, ...] = self._guarded(ask)
         return files
+
+    def commit(self) -> str:
+        """The commit that the revision names. Raises HubError."""
+        api = HfApi(endpoint=self.endpoint, token=self.token or False)
+        info = self._guarded(
+            lambda: api.model_info(self.repo, revision=self.revision, timeout=REQUEST_SECONDS)
+        )
+        return str(info.sha)
 
     def text(self, file: File) -> bytes:
         """A small file's content. Raises HubError."""
@@ -149,4 +156,9 @@ def within(seconds: float = TOTAL_SECONDS) -> float:
     return time.monotonic() + seconds
 
 
-Headers = Mapping[str, Mapping[str, Any]]
+def head(repo: str, *, endpoint: str | None = None, token: str | None = None) -> str:
+    """The commit that ``main`` of ``repo`` is at now. Raises HubError."""
+    repository = Repository(
+        repo=repo, revision="main", endpoint=endpoint, token=token, deadline=within()
+    )
+    return repository.commit()

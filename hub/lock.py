@@ -95,10 +95,13 @@ class Lock(Record):
     def entry(self, model: Model) -> Entry | None:
         return self.models.get(model.source)
 
-    def traced(self, model: Model, *, mlx_lm: str) -> Traced | str | None:
-        """What was traced of ``model``, why it could not be, or None where nobody tried."""
+    def traced(self, model: Model, *, mlx_lm: str | None = None) -> Traced | str | None:
+        """What was traced of ``model``, why it could not be, or None where nobody tried.
+
+        By the version ``mlx_lm`` (None: the one installed here, which the runtimes are locked to).
+        """
         entry = self.models.get(model.source)
-        return entry.traces.get(mlx_lm) if entry else None
+        return entry.traces.get(mlx_lm or version("mlx-lm")) if entry else None
 
     def to_json(self) -> dict[str, object]:
         models = {source: self.models[source].to_json() for source in sorted(self.models)}

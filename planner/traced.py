@@ -105,6 +105,7 @@ class Traced(Record):
     mlx: str
     model_type: str
     layers: int
+    parameters: int
     batchable: bool  # False: a cache has no `merge`, so requests are served one at a time
     context_max: int | None  # what the configuration says of the longest context
     head_dims: tuple[int, ...]  # of queries and of values, where attention was called

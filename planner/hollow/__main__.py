@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx_lm.utils import get_total_parameters
 
 from planner.hollow import model as hollow
 from planner.hollow import program
@@ -32,6 +33,7 @@ def trace(directory: Path, sizes: list[int]) -> dict[str, Any]:
         "mlx": version("mlx"),
         "model_type": config["model_type"],
         "layers": len(model.layers),
+        "parameters": int(get_total_parameters(model)),  # type: ignore[no-untyped-call]
         "batchable": batched,
         "context_max": text.get("max_position_embeddings"),
         "head_dims": sorted({size for _, size in seen}),

@@ -25,6 +25,7 @@ def traced(weights, *, shards=True):
         mlx="0.32.4",
         model_type="llama",
         layers=32,
+        parameters=weights // 2,
         batchable=True,
         context_max=131072,
         head_dims=(128,),

@@ -1,0 +1,108 @@
+"""Whether a model fits a device: what it needs there, under which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from planner.declared import Model
+from planner.demand import CPU, CUDA, Device, Need, Settings, ladder, need
+from planner.plan import Space
+from planner.record import Record
+from planner.traced import Rank, Traced
+
+# One kernel for attention: heads of up to 128 in eights, 16-bit types, from Ampere on
+# (mlx/backend/cuda/scaled_dot_product_attention.cpp, as of 2026-08).
+FUSED_HEAD = 128
+FUSED_CAPABILITY = 8.0
+# The rung of the ladder that packing starts from: two kept sequences, the full step.
+COMFORTABLE = 2
+
+
+class Lock(Protocol):
+    """What a plan asks of ``models.lock``."""
+
+    def traced(self, model: Model, *, mlx_lm: str | None = None) -> Traced | str | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devices(Record):
+    """What MLX is taken to do on each kind of device; a measurement may say otherwise."""
+
+    cpu: Device = CPU
+    cuda: Device = CUDA
+
+    def of(self, space: Space) -> Device:
+        return self.cpu if space.gpu is None else self.cuda
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit(Record):
+    """Settings under which a model fits a device, and what it then takes."""
+
+    settings: Settings
+    need: Need
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A model as one of ``size`` ranks."""
+
+    model: Model
+    traced: Traced
+    rank: Rank
+    size: int
+
+    def rungs(self) -> tuple[Settings, ...]:
+        """Settings from generous to frugal."""
+        return ladder(self.model.concurrency, batchable=self.traced.batchable)
+
+    def need(
+        self, settings: Settings, space: Space, devices: Devices, *, context: int | None = None
+    ) -> Need:
+        """What a rank takes on ``space``."""
+        return need(
+            self.traced,
+            self.rank,
+            settings,
+            context or self.model.context,
+            devices.of(space),
+            ranks=self.size,
+            fused=attention(self.traced, space)[0],
+        )
+
+    def fit(
+        self, rungs: Sequence[Settings], room: int, space: Space, devices: Devices
+    ) -> Fit | None:
+        """The first of ``rungs`` under which a rank takes no more than ``room`` bytes."""
+        for settings in rungs:
+            needs = self.need(settings, space, devices)
+            if needs.total <= room:
+                limits = replace(
+                    settings, memory_limit_bytes=needs.mlx, cache_limit_bytes=needs.work
+                )
+                return Fit(settings=limits, need=needs)
+        return None
+
+
+def candidate(model: Model, traced: Traced, size: int) -> Candidate | None:
+    """``model`` over ``size`` devices, where it can be split so."""
+    rank = traced.rank(size)
+    if not isinstance(rank, Rank):
+        return None
+    return Candidate(model=model, traced=traced, rank=rank, size=size)
+
+
+def attention(traced: Traced, space: Space) -> tuple[bool, str]:
+    """Whether the device has one kernel for this model's attention, and why or why not."""
+    sizes = ", ".join(map(str, traced.head_dims)) or "none seen"
+    if space.compute_capability is None:
+        return False, "in steps: the CPU has no kernel for it"
+    if float(space.compute_capability) < FUSED_CAPABILITY:
+        return False, f"in steps: compute capability {space.compute_capability} is below 8.0"
+    if traced.dtype not in {"bfloat16", "float16"}:
+        return False, f"in steps: the kernel takes 16-bit types, this is {traced.dtype or 'none'}"
+    if not traced.head_dims or any(d > FUSED_HEAD or d % 8 for d in traced.head_dims):
+        return False, f"in steps: heads of {sizes}; the kernel takes up to 128, in eights"
+    return True, f"fused: heads of {sizes} in {traced.dtype}"

@@ -1,0 +1,107 @@
+"""Every rule that was checked for a model, with its numbers, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from planner.amounts import gib
+from planner.declared import Host, Model
+from planner.demand import work
+from planner.fitting import Devices, Lock, attention, candidate
+from planner.plan import Plan, Space
+from planner.traced import Rank, Traced
+
+
+def why(
+    name: str, hosts: Sequence[Host], lock: Lock, plan: Plan, *, mlx_lm: str | None = None
+) -> str:
+    """The rules for the model that is called ``name`` or has that slug, on every host."""
+    lines: list[str] = []
+    for host in hosts:
+        for model in host.models:
+            if name in {model.name, model.slug}:
+                lines += _on(host, model, lock, plan, mlx_lm)
+    return "\n".join(lines) or f"no host declares a model `{name}`"
+
+
+def _on(host: Host, model: Model, lock: Lock, plan: Plan, mlx_lm: str | None) -> Iterator[str]:
+    yield f"{host.name}: {model.slug} ({model.source})"
+    yield f"  asked for: {model.context} tokens of context, {model.concurrency} requests at once"
+    traced = lock.traced(model, mlx_lm=mlx_lm)
+    if not isinstance(traced, Traced):
+        yield f"  not traced: {traced or 'not in models.lock'}"
+        return
+    yield f"  traced: {traced.model_type}, {traced.layers} layers, by mlx-lm {traced.mlx_lm}"
+    if not traced.batchable:
+        yield "  served one at a time: one of its caches cannot be merged into a batch"
+    spaces = [space for space in plan.spaces if space.host == host.name]
+    for space in spaces:
+        where = "memory" if space.gpu is None else f"GPU {space.gpu}, {space.name}"
+        device = Devices().of(space)
+        yield (
+            f"  {where}: {gib(space.total)}, of which {device.usable_share:.0%} less what others "
+            f"hold: {gib(space.usable)}"
+        )
+    if not spaces:
+        yield "  its GPUs or memory are neither declared nor detected yet"
+        return
+    yield from _rules(model, traced, spaces)
+    yield from _outcome(host, model, plan)
+
+
+def _rules(model: Model, traced: Traced, spaces: Sequence[Space]) -> Iterator[str]:
+    space = max(spaces, key=lambda one: one.usable)
+    yield f"  attention: {attention(traced, space)[1]}"
+    for size in (1, 2, 4, 8):
+        rank = traced.rank(size)
+        many = "one GPU" if size == 1 else f"{size} GPUs"
+        if space.gpu is None:
+            many = "this host"
+        if size > len(spaces):
+            yield f"  {many}: the host has {len(spaces)}"
+            return
+        if not isinstance(rank, Rank):
+            yield f"  {many}: {rank}"
+            continue
+        yield f"  {many}: weights {gib(rank.weights)} on each; of caches for a sequence:"
+        for kind in rank.kinds:
+            yield f"    {_kind(kind.kind, kind.count, kind.token_bytes, kind.fixed_bytes)}" + (
+                f", the last {kind.window} tokens" if kind.window else ""
+            )
+        device = Devices().of(space)
+        able = candidate(model, traced, size)
+        assert able is not None, "its rank is there"  # noqa: S101
+        for settings in able.rungs():
+            need = able.need(settings, space, Devices())
+            fits = "fits" if need.total <= space.usable else "does not fit"
+            told = (
+                f"{settings.prompt_concurrency} prompts x {settings.prefill_step} tokens, "
+                f"{settings.prompt_cache_entries} kept"
+            )
+            parts = work(traced, settings, model.context, device, fused=attention(traced, space)[0])
+            worst = max(parts, key=lambda part: parts[part], default="loading")
+            yield (
+                f"    {told}: weights {gib(need.weights)} + KV {gib(need.kv)} + kept "
+                f"{gib(need.prompt_cache)} + work {gib(need.work)} ({worst}) + process "
+                f"{gib(need.process)} = {gib(need.total)} of {gib(space.usable)}: {fits}"
+            )
+        for words in device.assumed:
+            yield f"    assumed: {words}"
+
+
+def _kind(kind: str, count: int, token: int, fixed: int) -> str:
+    each = f"{token * count} bytes a token" if token else f"{fixed * count} bytes"
+    names = {"kv": "full", "rotating": "sliding", "arrays": "state", "chunked": "chunked"}
+    return f"{count} x {names.get(kind, kind)}: {each}"
+
+
+def _outcome(host: Host, model: Model, plan: Plan) -> Iterator[str]:
+    for placement in plan.placements:
+        if (placement.host, placement.model) == (host.name, model.slug):
+            on = "+".join(map(str, placement.gpus)) or "CPU"
+            yield f"  placed: {placement.instance} on {on}, {gib(placement.need.total)} on each"
+    for refusal in plan.refusals:
+        if (refusal.host, refusal.model) == (host.name, model.slug):
+            yield f"  refused: {refusal.reason}"
+            for way in refusal.ways_out:
+                yield f"    → {way}"
