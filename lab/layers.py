@@ -4,6 +4,7 @@ A layer is the upper directory of a host's overlay without what makes a host its
 is booted over it is another host (name, machine id, address, keys) in the same state.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -28,6 +29,8 @@ _OWN = (
     "var/log/lastlog",
 )
 
+_KEPT = 3
+
 
 def take(host: "Host", place: Path) -> list[Path]:
     """Copy what a host wrote to a new directory, the host held still; return the layers it is on.
@@ -37,32 +40,49 @@ def take(host: "Host", place: Path) -> list[Path]:
     upper = place / "upper"
     with host.held_still():
         host.copy_upper(upper)
+    forget_who_it_was(upper)
+    return [upper, *host.layers]
+
+
+def forget_who_it_was(upper: Path) -> None:
+    """Take away what is a host's own from what it wrote."""
     for own in _OWN:
         path = upper / own
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    return [upper, *host.layers]
 
 
-def cached(key: str, make: Callable[[], "Host"]) -> list[Path]:
-    """Return the layers kept under a key, from a host that `make` boots if there are none yet.
+def cached(name: str, digest: str, make: Callable[[], "Host"]) -> list[Path]:
+    """Return the layers kept under a name and a digest, from a host that `make` boots if need be.
 
-    Made once, whichever process comes first; the others wait. The key must name everything that
-    the state depends on (a digest of the code that makes it, say). The host is destroyed after.
+    Made once, whichever process comes first; the others wait. The digest must be of everything
+    that the state depends on (of the code that makes it, say). The host is destroyed after. Of
+    each name the three used last are kept.
     """
     layers = cache() / "layers"
-    place = layers / key
-    with lock(layers / f".{key}.lock"):
+    place = layers / f"{name}.{digest}"
+    with lock(layers / f".{name}.lock"):
         if not place.exists():
-            for left_behind in layers.glob(f".{key}.partial-*"):
+            for left_behind in layers.glob(f".{name}.partial-*"):
                 remove_tree(left_behind)
             host = make()
-            partial = Path(tempfile.mkdtemp(prefix=f".{key}.partial-", dir=layers))
+            partial = Path(tempfile.mkdtemp(prefix=f".{name}.partial-", dir=layers))
             below = take(host, partial)[1:]
             host.destroy()
             write_json(partial / "layer.json", {"below": [str(layer) for layer in below]})
             partial.rename(place)
+        os.utime(place)
+        _forget_old(layers, name)
     below = read_json(place / "layer.json")["below"]
     return [place / "upper", *(Path(layer) for layer in below)]
+
+
+def _forget_old(layers: Path, name: str) -> None:
+    """Remove a name's layers but for those used last, and those that a host is on."""
+    mounted = Path("/proc/self/mountinfo").read_text()
+    by_use = sorted(layers.glob(f"{name}.*"), key=lambda place: place.stat().st_mtime)
+    for place in by_use[:-_KEPT]:
+        if str(place) not in mounted:
+            remove_tree(place)

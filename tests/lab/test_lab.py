@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 
 from lab import Host, Lab, prerequisites
 from lab import lab as lab_module
+from lab.__main__ import main
 from lab.lab import ROOMS, sweep
 from lab.layers import cached
 from lab.machine import LabError, boot_id, run
@@ -236,7 +239,7 @@ class TestRebuilding:
     def test_a_cached_layer_is_made_once(
         self, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The second who asks for a key gets what the first one made."""
+        """The second who asks gets what the first one made; old ones go, if no host is on them."""
         monkeypatch.setattr("lab.layers.cache", lambda: tmp_path)
         made: list[str] = []
 
@@ -246,10 +249,17 @@ class TestRebuilding:
             host.root_run("echo prepared > /srv/prepared")
             return host
 
-        layers = cached("key", make)
-        assert cached("key", make) == layers
+        layers = cached("name", "1", make)
+        assert cached("name", "1", make) == layers
         assert made == ["once"]
         host = lab.boot("on-the-layer", layers=layers)
+        os.utime(layers[0].parent, (1, 1))
+        for digest in "2345":
+            copy = shutil.copytree(layers[0].parent, tmp_path / f"layers/name.{digest}")
+            os.utime(copy, (int(digest), int(digest)))
+        cached("name", "5", make)
+        kept = {path.name for path in (tmp_path / "layers").glob("name.*")}
+        assert kept == {"name.1", "name.3", "name.4", "name.5"}
         assert host.run("cat /srv/prepared").stdout == "prepared\n"
         host.destroy()
 
@@ -377,6 +387,29 @@ def test_the_command_line_has_hosts_that_stay(tmp_path: Path) -> None:
     assert traces(told["lab"]) == []
     assert not (tmp_path / "state").exists()
     assert "there is no lab here" in lab("status").stderr
+
+
+@pytest.mark.lab
+def test_a_machine_without_namespaces_is_told() -> None:
+    """Root without the right to make namespaces, as in most containers, is told what to use."""
+    found = subprocess.run(
+        ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", sys.executable, "-c",
+         "import lab; print(*lab.missing(), sep='\\n')"],
+        cwd=PROJECT, capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    assert found.stdout.startswith("namespaces cannot be made: use a machine (or a privileged")
+
+
+def test_the_readme_tells_what_there_is() -> None:
+    """Each command that the lab's README shows exists, and each that exists is in it."""
+    told = (PROJECT / "lab/README.md").read_text()
+    shown = set(re.findall(r"python -m lab ([a-z]+)", told))
+    assert shown == set(main.commands)
+    shell = subprocess.run(
+        [sys.executable, "-m", "lab", "--help"],
+        cwd=PROJECT, capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    assert all(name in shell.stdout for name in main.commands)
 
 
 def test_what_is_missing_is_said_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
