@@ -94,7 +94,8 @@ def changes(
     # Hash-checked bytecode: with times inside, two hosts built alike would differ.
     yield StringCommand(QuoteString(f"{path}/bin/python"), COMPILE, QuoteString(f"{path}/lib"))
     # The cache goes before the record: its links to the same files are part of what it records.
-    yield script('rm -rf -- "$1.cache" "$1.replaced"', path)
+    # uv's lock goes too: whatever the umask, uv leaves it for everybody to write.
+    yield script('rm -rf -- "$1.cache" "$1.replaced" "$1/.lock"', path)
     yield _seal(environment)
 
 

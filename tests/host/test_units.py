@@ -1,0 +1,161 @@
+"""The units as systemd sees them, against the inventory and the checkout's templates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jinja2
+import pytest
+from testinfra.host import Host
+
+from tests.host.declared import ROOT, Declared, Instance
+
+# What keeps a served model in its place, in `systemctl show`'s words.
+SANDBOX = {
+    "User": "mlx",
+    "Group": "mlx",
+    "Type": "notify",
+    "Restart": "always",
+    "KillMode": "mixed",
+    "WatchdogUSec": "20s",
+    "UMask": "0027",
+    "LimitCORE": "0",
+    "PrivateNetwork": "yes",
+    "PrivateUsers": "yes",
+    "PrivateIPC": "yes",
+    "NoNewPrivileges": "yes",
+    "CapabilityBoundingSet": "",
+    "AmbientCapabilities": "",
+    "ProtectSystem": "strict",
+    "ProtectHome": "yes",
+    "ProtectProc": "invisible",
+    "ProtectKernelTunables": "yes",
+    "ProtectKernelModules": "yes",
+    "ProtectControlGroups": "yes",
+    "MemoryDenyWriteExecute": "yes",
+    "RestrictSUIDSGID": "yes",
+    "RestrictNamespaces": "yes",
+    "LockPersonality": "yes",
+    "DevicePolicy": "closed",
+    "Environment": "",
+    "ExecStartPre": "",
+    "ExecStartPost": "",
+}
+
+
+def show(host: Host, unit: str, *names: str) -> dict[str, str]:
+    """Give properties of a unit in systemd's words; one that is not set is empty."""
+    answer = host.check_output("systemctl show --property=%s -- %s", ",".join(names), unit)
+    pairs = (line.partition("=") for line in answer.splitlines())
+    return {**dict.fromkeys(names, ""), **{name: value for name, _, value in pairs}}
+
+
+def rendered(name: str, **values: object) -> str:
+    """Fill in one of the checkout's templates."""
+    text = (ROOT / "templates" / f"{name}.j2").read_text(encoding="utf-8")
+    template = jinja2.Template(
+        text,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return template.render(**values)
+
+
+def owned_text(host: Host, path: str) -> str:
+    """Read a file that must be root's own, and no link."""
+    assert host.check_output("stat -c '%%F %%a %%U %%G' %s", path) == "regular file 644 root root"
+    return host.run("cat %s", path).stdout
+
+
+def test_the_unit_runs_and_will_again(host: Host, instance: Instance) -> None:
+    """It is up, comes back at boot, and neither masked nor failed."""
+    unit = host.service(instance.unit)
+    assert unit.is_running
+    assert unit.is_enabled
+    assert not unit.is_masked
+    states = show(host, instance.unit, "ActiveState", "SubState", "Result", "UnitFileState")
+    assert states == {
+        "ActiveState": "active",
+        "SubState": "running",
+        "Result": "success",
+        "UnitFileState": "enabled",
+    }
+
+
+def test_the_unit_is_ours_and_loaded_as_it_stands(host: Host, instance: Instance) -> None:
+    """It comes from our file and our drop-ins, no others, and nothing was edited since."""
+    loaded = show(host, instance.unit, "FragmentPath", "DropInPaths", "NeedDaemonReload")
+    folder = f"/etc/systemd/system/{instance.unit}.d"
+    names = ["10-limits.conf", *(["20-gpu.conf"] if instance.host.gpu else [])]
+    assert loaded["FragmentPath"] == "/etc/systemd/system/mlx-model@.service"
+    assert loaded["DropInPaths"].split() == [f"{folder}/{name}" for name in names]
+    assert loaded["NeedDaemonReload"] == "no"
+    assert host.check_output("stat -c '%%F %%a %%U %%G' %s", folder) == "directory 755 root root"
+    assert host.check_output("ls -A %s", folder).split() == names
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(host: Host, instance: Instance) -> None:
+    """`systemd-analyze verify` is silent; it exits with 0 for a key that it does not know."""
+    done = host.run("systemd-analyze verify %s", instance.unit)
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if "mlx" in line]
+    assert (done.rc, ours) == (0, [])
+
+
+def test_the_unit_is_the_checkouts(host: Host) -> None:
+    """The unit file is the template with a guard's Python filled in, to the byte."""
+    text = owned_text(host, "/etc/systemd/system/mlx-model@.service")
+    lines = text.splitlines()
+    (start,) = [line.partition("=")[2] for line in lines if line.startswith("ExecStart=")]
+    python = start.split()[0]
+    assert python.startswith("/opt/mlx-hosts/guards/")
+    assert text == rendered("mlx-model@.service", guard_python=python)
+
+
+def test_the_drop_ins_are_the_checkouts(
+    host: Host, instance: Instance, settings: dict[str, Any]
+) -> None:
+    """Limits, mounts and devices are the templates with this instance's figures filled in."""
+    folder = f"/etc/systemd/system/{instance.unit}.d"
+    limits = owned_text(host, f"{folder}/10-limits.conf")
+    maxima = [line for line in limits.splitlines() if line.startswith("MemoryMax=")]
+    memory = int(maxima[0].partition("=")[2]) if maxima else None
+    served = {**settings, "memory_bytes": memory}
+    mounts = instance.host.data.get("mounts") or ()
+    assert limits == rendered("mlx-model-limits.conf", served=served, mounts=mounts)
+    if instance.host.gpu:
+        devices = owned_text(host, f"{folder}/20-gpu.conf")
+        assert devices == rendered("mlx-model-gpu.conf")
+
+
+def test_the_sandbox_holds(host: Host, instance: Instance) -> None:
+    """systemd has what the unit says in force: user, network, privileges, paths, devices."""
+    assert show(host, instance.unit, *SANDBOX) == SANDBOX
+
+
+def test_no_other_instance_is_there(host: Host, declared: Declared) -> None:
+    """systemd knows of no instance that the inventory does not declare, not even a failed one."""
+    listed = host.check_output("systemctl list-units --all --plain --no-legend %s", "mlx-model@*")
+    units = sorted(line.split()[0] for line in listed.splitlines() if line.strip())
+    expected = sorted(one.unit for one in declared.instances)
+    assert [unit for unit in units if unit in expected] == expected
+    if not declared.open_ended:
+        assert units == expected
+        settings = host.check_output("ls -A /etc/mlx-hosts/instances").split()
+        assert settings == sorted(f"{one.name}.json" for one in declared.instances)
+
+
+def test_nothing_of_ours_has_failed(host: Host) -> None:
+    """No unit of ours is in the state `failed`."""
+    assert host.check_output("systemctl list-units --failed --plain --no-legend 'mlx-*'") == ""
+
+
+def test_models_wait_for_the_gpus(host: Host, declared: Declared) -> None:
+    """The unit that makes NVIDIA's device nodes has done so, and will at the next boot."""
+    if not declared.gpu:
+        pytest.skip("a CPU host")
+    unit = host.service("mlx-gpu-ready.service")
+    assert unit.is_running
+    assert unit.is_enabled
+    assert host.file("/dev/nvidia-uvm").exists
