@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Answer:
     stamp: str | None  # the file's text, as it is
     boot: str
     problems: tuple[str, ...] = ()
+    deploying: str | None = None  # who holds the deploy lock
+    texts: Mapping[str, str] = field(default_factory=dict)  # of readable files that differ, by path
 
     def to_json(self) -> dict[str, Any]:
         """Give what pyinfra's own commands print."""
@@ -63,6 +65,8 @@ def parse(text: str) -> Answer:
             stamp=answer["stamp"],
             boot=(answer["boot"] or "").strip(),
             problems=tuple(answer["problems"]),
+            deploying=answer["deploying"],
+            texts=answer["texts"],
         )
     except (ValueError, KeyError, TypeError) as error:
         raise FactProcessError(f"probe: no answer, {error}: {text[:200]!r}") from None

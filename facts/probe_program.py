@@ -4,22 +4,43 @@ Standard library only, Python 3.9 and up, one file: it is fed to ``python3 -`` o
 reads and changes nothing. The question is JSON, ``{"resources": [...], "deep": bool}``, whose
 resources are expected ones; the answer is ``{"version", "resources", "stamp", "boot", "problems"}``
 with what is there in their place, a resource that is not there left out.
+
+With ``"stamp": true`` it looks besides at all that the host's own stamp names, so that whoever asks
+need not know it; with ``"ask": true`` it has every model say a word.
 """
 
+import calendar
+import fcntl
+import glob
 import grp
 import hashlib
 import json
 import os
 import pwd
 import re
+import socket
 import stat
 import subprocess
 import sys
+import time
 
 VERSION = 1
 STAMP = "/etc/mlx-hosts/stamp.json"
 RECORDS = "/opt/mlx-hosts/records"
 OURS = ("/opt/mlx-hosts/", "/var/lib/mlx-hosts/")
+LOCK = "/run/mlx-hosts-deploy.lock"
+ANSWER_SECONDS = 60  # for one token
+RENEWAL_DAYS = 21  # before its end, a certificate is out of date
+LONGEST_TEXT = 64 * 1024  # bytes of a file that is shown with its difference
+# What tells one resource from others of its kind (manifest/resources.py), but for "path".
+KEYS = {
+    **dict.fromkeys(("directory", "file", "runtime", "shelf", "weights", "certificate"), "path"),
+    **dict.fromkeys(("user", "package", "unit", "instance", "driver", "reboot", "gpu-set"), "name"),
+    "hold": "pattern",
+    "unit-set": "pattern",
+    "sockets": "user",
+    "gpu": "uuid",
+}
 SHOWN = 10  # changed files named in an answer; a venv replaced as a whole has 20,000 of them
 
 
@@ -37,11 +58,14 @@ def run(*command, timeout=20):
     return done.stdout.decode("utf-8", "replace")
 
 
-def sha256_of(path):
+def sha256_of(path, until=None):
+    """Hash a file; raises TimeoutError at a moment of the monotonic clock."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
+            if until is not None and time.monotonic() > until:
+                raise TimeoutError
     return digest.hexdigest()
 
 
@@ -60,6 +84,27 @@ def ownership(status):
     }
 
 
+def ssl_seconds(text):
+    """Read openssl's ``Nov 22 21:00:00 2027 GMT`` as seconds since 1970."""
+    return calendar.timegm(time.strptime(text, "%b %d %H:%M:%S %Y GMT"))
+
+
+def number(text):
+    """Read a figure of nvidia-smi's; None for its ``[N/A]``."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def what(path, status):
+    """Say what stands in the place of a file or a directory."""
+    if stat.S_ISLNK(status.st_mode):
+        return f"a link to {os.readlink(path)}"
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFREG: "a file", stat.S_IFIFO: "a pipe"}
+    return kinds.get(stat.S_IFMT(status.st_mode), "something else")
+
+
 def lstat(path):
     try:
         return os.lstat(path)
@@ -73,8 +118,24 @@ class Probe:
     def __init__(self, question):
         self.expected = question["resources"]
         self.deep = question.get("deep", False)
+        self.ask = question.get("ask", False)
+        seconds = question.get("seconds")
+        self.until = None if seconds is None else time.monotonic() + seconds
+        self.texts = {}
         self.problems = []
         self.cache = {}
+        if question.get("stamp"):
+            self.expected = [*self.stamped(), *self.expected]
+
+    def stamped(self):
+        """List what the stamp says was put here: applied, or intended by a run that died."""
+        try:
+            stamp = json.loads(self.read_text(STAMP) or "{}")
+            named = [*(stamp.get("applied") or []), *(stamp.get("intended") or [])]
+            # The later of two with one address says where its record is.
+            return list({(one["kind"], one[KEYS[one["kind"]]]): one for one in named}.values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return []  # torn, or of another version: whoever asked gets its text, and judges that
 
     def once(self, name, read):
         if name not in self.cache:
@@ -96,6 +157,8 @@ class Probe:
             "resources": found,
             "stamp": self.read_text(STAMP),
             "boot": self.read_text("/proc/sys/kernel/random/boot_id"),
+            "deploying": self.deploying(),
+            "texts": self.texts,
             "problems": self.problems,
         }
 
@@ -106,6 +169,23 @@ class Probe:
                 return file.read()
         except FileNotFoundError:
             return None
+
+    @staticmethod
+    def deploying():
+        """Give the holder of the deploy lock; None where no deploy is under way."""
+        try:
+            with open(LOCK, encoding="utf-8", errors="replace") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Probe.read_text(LOCK) or "somebody"
+        except OSError:
+            pass
+        return None
+
+    @staticmethod
+    def read_reboot(expected):
+        # Debian's and Ubuntu's packages touch this file when only a reboot brings them into use.
+        return {"name": expected["name"], "pending": os.path.exists("/run/reboot-required")}
 
     # -- base
 
@@ -145,23 +225,32 @@ class Probe:
     @staticmethod
     def read_directory(expected):
         status = lstat(expected["path"])
-        if status is None or not stat.S_ISDIR(status.st_mode):
+        if status is None:
             return None
-        answer = {"path": expected["path"], **ownership(status)}
+        if not stat.S_ISDIR(status.st_mode):
+            return {"path": expected["path"], "instead": what(expected["path"], status)}
+        answer = {"path": expected["path"], "instead": "", **ownership(status)}
         if "entries" in expected:
             answer["entries"] = sorted(os.listdir(expected["path"]))
         return answer
 
-    @staticmethod
-    def read_file(expected):
-        status = lstat(expected["path"])
-        if status is None or not stat.S_ISREG(status.st_mode):
+    def read_file(self, expected):
+        path = expected["path"]
+        status = lstat(path)
+        if status is None:
             return None
-        return {
-            "path": expected["path"],
-            "sha256": sha256_of(expected["path"]),
-            **ownership(status),
-        }
+        if not stat.S_ISREG(status.st_mode):
+            return {"path": path, "instead": what(path, status)}
+        answer = {"path": path, "instead": "", "sha256": sha256_of(path), **ownership(status)}
+        if expected.get("sha256") not in (None, answer["sha256"]):
+            self.tell(path, expected, status)
+        return answer
+
+    def tell(self, path, expected, status):
+        """Give the text of a file that differs, where anybody on the host may read it anyway."""
+        open_to_all = status.st_mode & stat.S_IROTH and int(expected.get("mode", "0"), 8) & 0o004
+        if open_to_all and status.st_size <= LONGEST_TEXT:
+            self.texts[path] = self.read_text(path)
 
     # -- trees of files, sealed by a record
 
@@ -221,19 +310,27 @@ class Probe:
                 group,
             ]:
                 yield f"mode: {name}"
-            elif (
-                self.deep
-                or [status.st_size, status.st_mtime_ns, status.st_ctime_ns] != [size, mtime, ctime]
-            ) and sha256_of(path) != sha256:
-                yield f"content: {name}"
+            elif self.deep or times(status) != [size, mtime, ctime]:
+                yield from self.rereading(name, path, status.st_size == size, sha256)
         for name in sorted(set(known) - seen):
             yield f"removed: {name}"
+
+    def rereading(self, name, path, same_size, sha256):
+        """Hash a file again; one of another size has another content, and needs no reading."""
+        try:
+            if not same_size or sha256_of(path, self.until) != sha256:
+                yield f"content: {name}"
+        except TimeoutError:
+            yield f"unread: {name}"
 
     # -- systemd
 
     def units(self):
         names = [item["name"] for item in self.expected if item["kind"] == "unit"]
-        keys = "Id,LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths,NeedDaemonReload"
+        keys = (
+            "Id,LoadState,ActiveState,SubState,Job,NRestarts,UnitFileState,FragmentPath,"
+            "DropInPaths,NeedDaemonReload"
+        )
         blocks = run("systemctl", "show", f"--property={keys}", "--", *names).split("\n\n")
         units = [dict(line.split("=", 1) for line in b.splitlines() if "=" in line) for b in blocks]
         # An alias answers with another Id: the order of the question tells which is which.
@@ -246,7 +343,8 @@ class Probe:
         return {
             "name": expected["name"],
             "enabled": unit["UnitFileState"],
-            "active": unit["ActiveState"],
+            "active": self.activity(unit),
+            "restarts": int(unit.get("NRestarts") or 0),
             "fragment": unit["FragmentPath"],
             # A distribution may ship drop-ins for every service; they are not ours to judge.
             "drop_ins": sorted(
@@ -256,14 +354,29 @@ class Probe:
         }
 
     @staticmethod
+    def activity(unit):
+        """ActiveState, but ``starting`` of one on its way up for the first time, or in the queue.
+
+        A host that has just booted is as declared while its models load; one that fails and is
+        started again and again is not.
+        """
+        state, first = unit["ActiveState"], unit.get("NRestarts") in (None, "", "0")
+        if state == "activating" and first and not unit["SubState"].startswith("auto-restart"):
+            return "starting"
+        return "starting" if state == "inactive" and unit.get("Job") else state
+
+    @staticmethod
     def read_unit_set(expected):
         listing = run(
             "systemctl", "list-units", "--all", "--plain", "--no-legend", expected["pattern"]
         )
-        names = sorted({line.split()[0] for line in listing.splitlines() if line.strip()})
+        # Enabled but not started yet: the next boot would.
+        wanted = glob.glob(f"/etc/systemd/system/*.wants/{expected['pattern']}")
+        names = {line.split()[0] for line in listing.splitlines() if line.strip()}
+        names |= {os.path.basename(path) for path in wanted}
         return {
             "pattern": expected["pattern"],
-            "names": [name for name in names if name.endswith((".service", ".timer"))],
+            "names": sorted(name for name in names if name.endswith((".service", ".timer"))),
         }
 
     def read_instance(self, expected):
@@ -273,12 +386,33 @@ class Probe:
             return None
         state = json.loads(text)
         processes = [state.get("pid"), state.get("engine_pid")]
-        return {
+        answer = {
             "name": expected["name"],
             "inputs": inputs.strip(),
             "state": state["state"],
             "deleted": any(self.runs_deleted(pid) for pid in processes if pid),
         }
+        if self.ask:
+            answer["answers"] = self.says_a_word(f"{run_dir}/api.sock", state["model"])
+        return answer
+
+    def says_a_word(self, path, model):
+        """Have a model generate one token, as a client would."""
+        from http import client  # brings much that nobody else here needs
+
+        body = json.dumps({"model": model, "prompt": "One", "max_tokens": 1}).encode()
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(ANSWER_SECONDS)
+                connection.connect(path)
+                http = client.HTTPConnection("localhost")
+                http.sock = connection
+                http.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+                answer = http.getresponse()
+                choices = json.loads(answer.read())["choices"] if answer.status == 200 else []
+                return bool(choices)
+        except (OSError, ValueError, KeyError, client.HTTPException):
+            return False
 
     def runs_deleted(self, pid):
         maps = self.read_text(f"/proc/{pid}/maps") or ""
@@ -286,6 +420,19 @@ class Probe:
         return any(p.startswith(OURS) and p.endswith(" (deleted)") for p in paths)
 
     # -- network
+
+    @staticmethod
+    def read_certificate(expected):
+        if lstat(expected["path"]) is None:
+            return None
+        # Standard library reads no certificate; ca-certificates, which is ours, brings openssl.
+        text = run("openssl", "x509", "-noout", "-enddate", "-in", expected["path"])
+        end = ssl_seconds(text.strip().partition("=")[2])
+        return {
+            "path": expected["path"],
+            "ends": time.strftime("%Y-%m-%d", time.gmtime(end)),
+            "expiring": end - time.time() < RENEWAL_DAYS * 86400,
+        }
 
     def read_sockets(self, expected):
         try:
@@ -303,11 +450,18 @@ class Probe:
     # -- GPUs
 
     def gpus(self):
-        keys = "uuid,name,pci.bus_id,memory.total,compute_mode,mig.mode.current,driver_version"
+        keys = (
+            "uuid,name,pci.bus_id,memory.total,compute_mode,mig.mode.current,ecc.mode.current,"
+            "power.limit,driver_version"
+        )
         query = ["nvidia-smi", f"--query-gpu={keys}", "--format=csv,noheader,nounits"]
         # nvidia-smi can hang in the kernel: killed by a process that is not waiting for its pipe.
         rows = run("timeout", "-k", "1", "8", *query, timeout=15).splitlines()
-        return [dict(zip(keys.split(","), row.split(", "))) for row in rows if row.count(", ") == 6]
+        return [
+            dict(zip(keys.split(","), row.split(", ")))
+            for row in rows
+            if row.count(", ") == keys.count(",")
+        ]
 
     def read_gpu(self, expected):
         for gpu in self.once("gpus", self.gpus):
@@ -318,9 +472,17 @@ class Probe:
                     "pci": gpu["pci.bus_id"],
                     "memory_mib": int(gpu["memory.total"]),
                     "compute_mode": gpu["compute_mode"],
-                    "mig": gpu["mig.mode.current"],
+                    "mig": "Enabled" if gpu["mig.mode.current"] == "Enabled" else "Disabled",
+                    "ecc": None
+                    if gpu["ecc.mode.current"].startswith("[")
+                    else gpu["ecc.mode.current"],
+                    "power_limit_watts": number(gpu["power.limit"]),
                 }
         return None
+
+    def read_gpu_set(self, expected):
+        uuids = sorted(gpu["uuid"] for gpu in self.once("gpus", self.gpus))
+        return {"name": expected["name"], "uuids": uuids}
 
     def read_driver(self, expected):
         loaded = re.search(
@@ -356,6 +518,11 @@ def walk(top, follow):
                     yield name, entry.path, None, entry.stat(follow_symlinks=False)
 
 
+def times(status):
+    """Give what changes with a file's content: its size, and two times in nanoseconds."""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
 def seal(top, follow):
     """Make the ``tree`` of a record: name to [link, size, mtime, ctime, mode, uid, gid, sha256]."""
     tree = {}
@@ -363,9 +530,8 @@ def seal(top, follow):
         if status is None:
             tree[name] = [target, None, None, None, None, None, None, None]
         else:
-            times = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
             owner = [stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid]
-            tree[name] = [target, *times, *owner, sha256_of(path)]
+            tree[name] = [target, *times(status), *owner, sha256_of(path)]
     return tree
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from manifest import layout
 from manifest.part import Part, file
-from manifest.resources import Directory, Hold, Package, User
+from manifest.resources import Directory, File, Hold, Package, User
 
 # What makes up NVIDIA's driver on Debian and Ubuntu, and Ubuntu's kernel modules for it. Not the
 # container toolkit, which has a life of its own. Names: `apt-cache search nvidia` on both.
@@ -32,6 +32,7 @@ def part(render: Callable[..., str], *, gpu: bool) -> Part:
             Directory(path=layout.GUARDS),
             Directory(path=layout.TOOLS),
             Directory(path=layout.ETC),
+            File(path=layout.STAMP),  # its text is the stamp's own business
             Directory(path=layout.STATE),
             Directory(path=layout.HUB),
             Directory(path=layout.CACHE),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from manifest import base, layout, serving
 from manifest.manifest import Manifest
 from manifest.part import Part
-from manifest.resources import Device, Driver, Resource, Shelf
+from manifest.resources import Device, DeviceSet, Directory, Driver, Entry, Resource, Shelf
 from manifest.runtime import Environment, Interpreter, environment
 from manifest.serving import Served
 from manifest.weights import Snapshot
@@ -85,7 +85,7 @@ def declare(host: Host, bound: Bound, models: Sequence[Model], sources: Sources)
     uv = environment(layout.TOOLS, sources.locks["uv"], python, label="uv-")
     guard = environment(layout.GUARDS, sources.locks["guard"], python, source=sources.guard)
     engine = environment(layout.RUNTIMES, sources.locks[bound.flavour], python)
-    return Declaration(
+    declaration = Declaration(
         host=host,
         bound=bound,
         base=base.part(sources.render, gpu=bound.flavour != "cpu"),
@@ -102,6 +102,26 @@ def declare(host: Host, bound: Bound, models: Sequence[Model], sources: Sources)
         ),
         hardware=_hardware(bound),
     )
+    return replace(declaration, base=_ours_alone(declaration))
+
+
+def _ours_alone(declaration: Declaration) -> Part:
+    """Give the base part with what is in our own directories: all that is declared, no more."""
+    paths = [one.path for one in declaration.manifest if isinstance(one, Entry)]
+    return replace(
+        declaration.base,
+        resources=tuple(
+            replace(one, entries=tuple(sorted(_children(one.path, paths))))
+            if isinstance(one, Directory) and one.path in {layout.OPT, layout.ETC}
+            else one
+            for one in declaration.base.resources
+        ),
+    )
+
+
+def _children(folder: str, paths: Iterable[str]) -> set[str]:
+    inside = (path.removeprefix(f"{folder}/") for path in paths if path.startswith(f"{folder}/"))
+    return {path.partition("/")[0] for path in inside}
 
 
 def _served(model: Model, engine: Environment) -> Served:
@@ -127,5 +147,18 @@ def _served(model: Model, engine: Environment) -> Served:
 def _hardware(bound: Bound) -> tuple[Resource, ...]:
     if bound.driver is None:
         return ()
-    gpus = (Device(uuid=gpu.uuid, name=gpu.name, pci=gpu.pci) for gpu in bound.gpus)
-    return (Driver(module=bound.driver, library=bound.driver), *gpus)
+    gpus = (
+        Device(
+            uuid=gpu.uuid,
+            name=gpu.name,
+            pci=gpu.pci,
+            # Preflight refuses a card in any other mode.
+            compute_mode="Default",
+            mig="Disabled",
+            ecc=gpu.ecc,
+            power_limit_watts=gpu.power_limit_watts,
+        )
+        for gpu in bound.gpus
+    )
+    uuids = tuple(sorted(gpu.uuid for gpu in bound.gpus))
+    return (Driver(module=bound.driver, library=bound.driver), DeviceSet(uuids=uuids), *gpus)

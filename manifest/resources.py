@@ -84,6 +84,7 @@ class Entry(Resource):
     mode: str | None
     owner: str | None = "root"
     group: str | None = "root"
+    instead: str | None = ""  # what stands in its place: a link, a directory where a file belongs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +152,7 @@ class Unit(Resource):
     fragment: str | None = None  # the unit file in use
     drop_ins: tuple[str, ...] | None = None  # paths, sorted
     stale: bool | None = False  # NeedDaemonReload
+    restarts: int | None = None  # by systemd itself, since it was started or reset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,7 @@ class Instance(Resource):
     inputs: str | None = None  # digest of all that it is made of
     state: str | None = "ready"
     deleted: bool | None = False  # runs files that are no longer there
+    answers: bool | None = None  # says a word when asked, which only drift does, and on request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +211,39 @@ class Device(Resource):
     memory_mib: int | None = None
     compute_mode: str | None = None
     mig: str | None = None
+    ecc: str | None = None
+    power_limit_watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSet(Resource):
+    """All GPUs that the driver drives."""
+
+    kind: ClassVar[str] = "gpu-set"
+    key: ClassVar[str] = "name"
+    name: str = "nvidia"
+    uuids: tuple[str, ...] | None = None  # sorted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate(Resource):
+    """A TLS certificate in a file, and how long it lasts."""
+
+    kind: ClassVar[str] = "certificate"
+    key: ClassVar[str] = "path"
+    path: str
+    ends: str | None = None  # date in UTC, 2027-11-22
+    expiring: bool | None = None  # within RENEWAL_DAYS (probe_program.py), or over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reboot(Resource):
+    """Whether packages wait for a reboot to come into use."""
+
+    kind: ClassVar[str] = "reboot"
+    key: ClassVar[str] = "name"
+    name: str = "host"
+    pending: bool | None = None
 
 
 KINDS: dict[str, type[Resource]] = {
@@ -227,6 +263,9 @@ KINDS: dict[str, type[Resource]] = {
         Sockets,
         Driver,
         Device,
+        DeviceSet,
+        Certificate,
+        Reboot,
     )
 }
 

@@ -69,13 +69,14 @@ def part(
     )
 
 
-def _unit(name: str, file_name: str, *drop_ins: str) -> Unit:
+def _unit(name: str, file_name: str, *drop_ins: str, restarts: int | None = None) -> Unit:
     return Unit(
         name=name,
         enabled="enabled",
         active="active",
         fragment=f"{layout.UNITS}/{file_name}",
         drop_ins=drop_ins,
+        restarts=restarts,
     )
 
 
@@ -101,5 +102,7 @@ class _Instance:
         part += Part(resources=(Directory(path=folder, entries=tuple(sorted(drop_ins))),))
         for name, drop_in in drop_ins.items():
             part += file(f"{folder}/{name}", drop_in)
-        unit = _unit(self.served.unit, TEMPLATE, *(f"{folder}/{name}" for name in sorted(drop_ins)))
+        paths = [f"{folder}/{name}" for name in sorted(drop_ins)]
+        # One that died and came back serves again, but somebody should know.
+        unit = _unit(self.served.unit, TEMPLATE, *paths, restarts=0)
         return part + Part(resources=(unit, Instance(name=self.served.instance, inputs=inputs)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +36,9 @@ class Stamp:
     run: Run
     applied: Manifest | None = None
     intended: Manifest | None = None
+    # What preflight settled, as plain JSON (planner.bound): with it, what is declared can be
+    # computed without looking at the host again.
+    bound: Mapping[str, Any] | None = None
     versions: tuple[tuple[str, str], ...] = ()  # of distribution packages, for the record
 
     @property
@@ -49,9 +53,9 @@ class Stamp:
             both |= manifest.by_address() if manifest else {}
         return Manifest(tuple(both.values()))
 
-    def intend(self, run: Run, manifest: Manifest) -> Stamp:
+    def intend(self, run: Run, manifest: Manifest, bound: Mapping[str, Any]) -> Stamp:
         """Say what the run is about to do."""
-        return replace(self, run=run, intended=manifest)
+        return replace(self, run=run, intended=manifest, bound=bound)
 
     def dumps(self) -> str:
         """Give the text of the file; ends with a newline."""
@@ -60,6 +64,7 @@ class Stamp:
             "run": self.run.to_json(),
             "applied": self.applied.to_json() if self.applied else None,
             "intended": self.intended.to_json() if self.intended else None,
+            "bound": self.bound,
             "versions": dict(self.versions),
         }
         return json.dumps(data, indent=1, sort_keys=True) + "\n"
@@ -79,6 +84,7 @@ def loads(text: str) -> Stamp:
             run=Run(**data["run"]),
             applied=read(data["applied"]) if data["applied"] is not None else None,
             intended=read(data["intended"]) if data["intended"] is not None else None,
+            bound=data.get("bound"),
             versions=tuple(sorted(data["versions"].items())),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -46,10 +46,11 @@ def changes(compared: Comparison, contents: Mapping[str, str]) -> Iterator[Comma
     """Yield what makes the host as declared: in the order declared."""
     for resource in compared.differing(Entry):
         differs = compared.of(resource)
-        if isinstance(resource, File) and {"", "sha256"} & differs.keys():
-            yield write(resource, contents[resource.path])
+        if isinstance(resource, File) and {"", "instead", "sha256"} & differs.keys():
+            if resource.path in contents:  # else the stamp's, which is written before all this
+                yield write(resource, contents[resource.path])
         else:
-            if "" in differs:
+            if {"", "instead"} & differs.keys():
                 yield _make(resource.path)
             if {"", "mode", "owner", "group"} & differs.keys():
                 yield _own(resource)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from pyinfra import host, state
 from pyinfra.api import FunctionCommand, Host, QuoteString, State, StringCommand, operation
@@ -19,43 +20,45 @@ from operations.files import remove, write
 
 
 @operation()
-def intended(run: Run, manifest: Manifest) -> Commands:
+def intended(run: Run, manifest: Manifest, bound: Mapping[str, Any]) -> Commands:
     """
     Ensure that, before anything is changed, the host says what is about to be.
 
     + run: who, when, from which commit
     + manifest: what is declared
+    + bound: what preflight settled, as plain JSON
     """
     answer = look(manifest)
     if answer is None:
         yield FunctionCommand(refuse, ("stamp: the host did not answer the probe",), {})
         return
     stamp = read(answer)
-    if stamp and stamp.finished and stamp.applied == manifest and _same(manifest, answer):
+    if stamp and _says(stamp, manifest) and _same(manifest, answer):
         host.noop("stamp: everything is as declared")
         return
-    yield from _write((stamp or Stamp(run=run)).intend(run, manifest))
+    yield from _write((stamp or Stamp(run=run)).intend(run, manifest, bound))
 
 
 @operation()
-def applied(run: Run, manifest: Manifest) -> Commands:
+def applied(run: Run, manifest: Manifest, bound: Mapping[str, Any]) -> Commands:
     """
     Ensure that, when everything is as declared, the host says so; fail where it is not.
 
     + run: who, when, from which commit
     + manifest: what is declared
+    + bound: what preflight settled, as plain JSON
     """
     answer = look(manifest)
     if answer is None:
         yield FunctionCommand(refuse, ("stamp: the host did not answer the probe",), {})
         return
     stamp = read(answer)
-    if stamp and stamp.finished and stamp.applied == manifest:
+    if stamp and _says(stamp, manifest):
         host.noop("stamp: says what is declared")
         return
     # Looked at again when the command runs: while pyinfra plans, nothing has been changed yet.
     yield FunctionCommand(_verify, (manifest,), {})
-    yield from _write(Stamp(run=run, applied=manifest))
+    yield from _write(Stamp(run=run, applied=manifest, bound=bound))
 
 
 def read(answer: Answer) -> Stamp | None:
@@ -64,6 +67,10 @@ def read(answer: Answer) -> Stamp | None:
         return loads(answer.stamp) if answer.stamp else None
     except StampError:
         return None
+
+
+def _says(stamp: Stamp, manifest: Manifest) -> bool:
+    return stamp.finished and stamp.applied == manifest and stamp.bound is not None
 
 
 def _same(manifest: Manifest, answer: Answer) -> bool:

@@ -54,6 +54,9 @@ def mend(compared: Comparison) -> Iterator[Command]:
             yield from map(remove, sorted({*found} - {*expected}))
     yield StringCommand("systemctl daemon-reload")
     for unit in compared.differing(Unit):
+        if "restarts" in compared.of(unit):
+            # Counted from here on again; what runs, runs on.
+            yield StringCommand("systemctl reset-failed", QuoteString(unit.name))
         if unit.enabled == "enabled" and {"", "enabled", "fragment"} & compared.of(unit).keys():
             yield StringCommand("systemctl reenable --quiet", QuoteString(unit.name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,3 +43,8 @@ class Bound:
     def to_json(self) -> dict[str, Any]:
         """Give plain dictionaries, for pyinfra's printing and for the stamp."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Bound:
+        """Read what ``to_json`` gave; raises ``TypeError`` or ``KeyError`` where it is not that."""
+        return cls(**{**data, "gpus": tuple(BoundGpu(**gpu) for gpu in data["gpus"])})

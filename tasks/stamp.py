@@ -22,7 +22,12 @@ def begin(declaration: Declaration) -> None:
     """Keep other runs out, then say on the host what is intended."""
     run = this_run()
     locks.held(name="Keep other deploys out", by=f"{run.operator}, since {run.time}")
-    stamps.intended(name="Say what is intended", run=run, manifest=declaration.manifest)
+    stamps.intended(
+        name="Say what is intended",
+        run=run,
+        manifest=declaration.manifest,
+        bound=declaration.bound.to_json(),
+    )
 
 
 @deploy("Stamp")
@@ -30,7 +35,12 @@ def finish(declaration: Declaration) -> None:
     """Clear away what is no longer declared, look at everything, and say what was done."""
     runtimes.swept(name="Clear away old environments", shelves=declaration.shelves)
     stamps.outlived(name="Clear away what nobody declares", manifest=declaration.manifest)
-    stamps.applied(name="Say what was done", run=this_run(), manifest=declaration.manifest)
+    stamps.applied(
+        name="Say what was done",
+        run=this_run(),
+        manifest=declaration.manifest,
+        bound=declaration.bound.to_json(),
+    )
     if declaration.refusals:
         stamps.refused(name="Say what does not fit", refusals=declaration.refusals)
 
