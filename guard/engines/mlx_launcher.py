@@ -54,7 +54,8 @@ class KeptPrefixes(LRUPromptCache):
         cache, rest = super().fetch_nearest_cache(model, tokens)
         if rest or not tokens:
             return cache, rest
-        del cache  # the exact hit: look again for all but the last token, which is then processed
+        del cache  # the exact hit: look again for all but the last token; what is found is then
+        # shorter than the prompt, so that something is left to process
         cache, rest = super().fetch_nearest_cache(model, tokens[:-1])
         return cache, [*rest, tokens[-1]]
 

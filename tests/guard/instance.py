@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 
@@ -55,7 +55,7 @@ class Instance:
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         notify = Path(self._short.name, "notify")
         self._notify.bind(str(notify))
-        self._notify.setblocking(False)
+        self._notify.settimeout(0)
         self._told: list[str] = []
         self._environment = os.environ | {"NOTIFY_SOCKET": str(notify), "SECRET_TOKEN": "secret"}
         self.client = httpx2.Client(
@@ -64,7 +64,7 @@ class Instance:
             timeout=60,
         )
 
-    def __enter__(self) -> Instance:
+    def __enter__(self) -> Self:
         self.start()
         self.until(lambda: self.state()["state"] == "ready")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -29,10 +30,8 @@ def ask_behind_the_guards_back(instance: Instance, **body: Any) -> threading.Thr
     asked = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9} | body
 
     def ask() -> None:
-        try:
+        with contextlib.suppress(httpx2.HTTPError):
             httpx2.post(url, json=asked, timeout=20)
-        except httpx2.HTTPError:
-            pass
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()

@@ -1,0 +1,182 @@
+"""Each entry of the launcher: still needed by the locked mlx-lm, and still in effect."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlx_lm import server
+from mlx_lm.models.cache import KVCache, LRUPromptCache
+
+ROOT = Path(__file__).parents[2]
+LAUNCHER = ROOT / "guard/engines/mlx_launcher.py"
+
+
+def load_launcher() -> Any:
+    spec = importlib.util.spec_from_file_location("mlx_launcher", LAUNCHER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+launcher = load_launcher()
+
+
+def kept(tokens: int) -> list[KVCache]:
+    """The cache of one layer that holds so many tokens."""
+    import mlx.core as mx
+
+    cache = KVCache()
+    cache.update_and_fetch(mx.zeros((1, 1, tokens, 4)), mx.zeros((1, 1, tokens, 4)))
+    return [cache]
+
+
+def test_an_exact_hit_leaves_nothing_upstream() -> None:
+    """Needed: the locked mlx-lm still answers an exact hit with no tokens to process."""
+    cache = LRUPromptCache(4)
+    cache.insert_cache("m", [1, 2, 3], kept(3))
+    assert cache.fetch_nearest_cache("m", [1, 2, 3])[1] == []
+
+
+def test_an_exact_hit_leaves_one_token_here() -> None:
+    """In effect: the last tokens are processed again, on a cache that is shorter by them."""
+    cache = launcher.KeptPrefixes(4)
+    cache.insert_cache("m", [1, 2, 3], kept(3))
+    (layer,), rest = cache.fetch_nearest_cache("m", [1, 2, 3])
+    assert rest == [2, 3]
+    assert layer.offset == 1
+    assert cache.fetch_nearest_cache("m", [1, 2, 3, 4])[1] == [4]
+    assert launcher.KeptPrefixes(4).fetch_nearest_cache("m", [1]) == (None, [1])
+
+
+def test_an_exact_hit_that_cannot_be_trimmed_is_no_hit() -> None:
+    """Hybrid models keep states that cannot go back: then the prompt is processed again."""
+
+    class State(KVCache):
+        def is_trimmable(self) -> bool:
+            return False
+
+    state = State()
+    state.keys, state.values, state.offset = kept(3)[0].state[0], kept(3)[0].state[1], 3
+    cache = launcher.KeptPrefixes(4)
+    cache.insert_cache("m", [1, 2, 3], [state])
+    found, rest = cache.fetch_nearest_cache("m", [1, 2, 3])
+    assert (found, rest) == (None, [1, 2, 3])
+
+
+MEASURE = """
+import importlib.util, json, sys
+import mlx.core as mx
+from mlx_lm.models.cache import BatchKVCache, LRUPromptCache
+spec = importlib.util.spec_from_file_location("launcher", sys.argv[1])
+launcher = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(launcher)
+kinds = {"upstream": LRUPromptCache, "ours": launcher.KeptPrefixes}
+store = kinds[sys.argv[2]](100)
+base = mx.get_active_memory()
+batch = BatchKVCache([0] * 8)
+batch.update_and_fetch(mx.ones((8, 4, 512, 64)), mx.ones((8, 4, 512, 64)))
+mx.eval(batch.state)
+one = batch.nbytes // 8
+store.insert_cache("m", [1], [batch.extract(0)], cache_type="assistant")
+del batch
+mx.clear_cache()
+print(json.dumps((mx.get_active_memory() - base) / one))
+"""
+
+
+def sequences_held(which: str) -> float:
+    """Memory of so many sequences is alive after one of a batch of eight was kept."""
+    words = [sys.executable, "-c", MEASURE, str(LAUNCHER), which]
+    return float(json.loads(subprocess.check_output(words, timeout=60)))
+
+
+def test_a_kept_prefix_holds_its_whole_batch_upstream() -> None:
+    """Needed: what the locked mlx-lm keeps of a batch of eight is eight sequences' memory."""
+    assert sequences_held("upstream") > 7
+
+
+def test_a_kept_prefix_holds_itself_only_here() -> None:
+    """In effect: evaluated when it is stored, the batch can go."""
+    assert sequences_held("ours") < 1.5
+
+
+def test_streams_still_lack_logprobs_and_signs_upstream() -> None:
+    """Needed: the call that makes a chunk passes no log probabilities, a tool call writes none."""
+    source = inspect.getsource(server.APIHandler.handle_completion)
+    streamed = source.split("if (\n                    self.stream", 1)[1].split("self.wfile")[0]
+    assert 'current_state != "tool"' in streamed
+    assert "logprobs" not in streamed
+
+
+def test_the_server_still_sets_no_limits_and_is_not_strict() -> None:
+    """Needed: no memory or cache limit, and a group that may silently be of one."""
+    source = inspect.getsource(server)
+    assert "set_memory_limit" not in source
+    assert "set_cache_limit" not in source
+    assert "strict=True" not in source
+
+
+def test_the_backlog_is_still_short_upstream() -> None:
+    """Needed: http.server's own backlog of five."""
+    from http.server import ThreadingHTTPServer
+
+    assert ThreadingHTTPServer.request_queue_size == 5
+    assert launcher.Server.request_queue_size > 64
+
+
+def test_what_the_launcher_takes_the_place_of_is_there() -> None:
+    """In effect: ``main`` calls ``run``, which makes these with these arguments."""
+    source = inspect.getsource(server.main)
+    assert "run(args.host, args.port, ModelProvider(args))" in source
+    run = inspect.getsource(server.run)
+    assert "LRUPromptCache(model_provider.cli_args.prompt_cache_size)" in run
+    assert "ResponseGenerator(model_provider, prompt_cache)" in run
+    assert list(inspect.signature(vars(server)["_run_http_server"]).parameters) == [
+        "host", "port", "response_generator", "server_class", "handler_class",
+    ]  # fmt: skip
+
+
+LIMITS = """
+import runpy, sys
+import mlx.core as mx
+from mlx_lm import server
+def told():
+    print(mx.set_memory_limit(1), mx.set_cache_limit(1))
+server.main = told
+sys.argv = [sys.argv[1], "--guard-memory-limit", "123456789", "--guard-cache-limit", "1000"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_limits_reach_mlx() -> None:
+    """In effect: MLX tells the limits that it was given (setting one returns the one before)."""
+    words = [sys.executable, "-I", "-c", LIMITS, str(LAUNCHER)]
+    assert subprocess.check_output(words, timeout=60, text=True).split() == ["123456789", "1000"]
+
+
+def test_a_group_that_does_not_come_about_is_no_group_of_one(tiny: Path) -> None:
+    """In effect: a rank without its host file ends, where the bare server would serve alone."""
+    words = [sys.executable, "-I", str(LAUNCHER), "--model", str(tiny), "--port", "0",
+             "--guard-backend", "ring", "--guard-world", "2"]  # fmt: skip
+    ended = subprocess.run(words, timeout=60, capture_output=True, text=True, check=False)
+    assert ended.returncode != 0
+    assert "ring" in ended.stderr
+
+
+@pytest.mark.parametrize("world", [2])
+def test_the_world_size_is_asserted(tiny: Path, world: int) -> None:
+    """In effect: without a back end the group is of one, and two were declared."""
+    words = [sys.executable, "-I", str(LAUNCHER), "--model", str(tiny), "--port", "0",
+             "--guard-world", str(world)]  # fmt: skip
+    ended = subprocess.run(words, timeout=60, capture_output=True, text=True, check=False)
+    assert ended.returncode != 0
+    assert "the group has 1 ranks, 2 are declared" in ended.stderr

@@ -1,0 +1,140 @@
+"""Stop texts, scores, places and the table of fields, without an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase as ChatParams
+from openai.types.completion_create_params import CompletionCreateParamsBase as TextParams
+
+from guard import fields, schema
+from guard.ask import Delta, Event, Finish, Scored, Usage
+from guard.errors import Refusal
+from guard.places import Places
+from guard.shape import shaped
+from guard.stops import StopFilter
+
+DOCS = Path(__file__).parents[2] / "docs/guard.md"
+
+
+@given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), max_size=4),
+       st.lists(st.integers(0, 30)))  # fmt: skip
+@settings(max_examples=500)
+def test_stops_cut_where_the_text_says_however_it_comes(
+    text: str, stops: list[str], cuts: list[int]
+) -> None:
+    """Fed in any pieces, the filter passes on what stands before the first stop text."""
+    stop_filter = StopFilter(stops)
+    edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    passed, stopped = "", False
+    for start, end in pairwise(edges):
+        more, stopped = stop_filter.feed(text[start:end])
+        passed += more
+        if stopped:
+            break
+    if not stopped:
+        passed += stop_filter.rest()
+    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
+    assert stopped == bool(ends)
+    if not stops or not ends:
+        assert passed == text
+    else:
+        assert text.startswith(passed)
+        assert not any(stop in passed for stop in stops)
+
+
+async def _feed(*events: Event) -> AsyncGenerator[Event]:
+    for event in events:
+        yield event
+
+
+def _shape(*events: Event, stops: tuple[str, ...] = (), one_call: bool = False) -> list[Event]:
+    async def run() -> list[Event]:
+        source = _feed(*events)
+        shape = shaped(source, stops=stops, one_call=one_call, prompt_tokens=7)
+        return [event async for event in shape]
+
+    return asyncio.run(run())
+
+
+def test_a_stop_across_two_deltas_ends_the_sequence() -> None:
+    """What was held back is never sent, the rest is called off, the count is our own."""
+    assert _shape(Delta("one E"), Delta("ND two"), Delta("x"), stops=("END",)) == [
+        Delta("one "), Finish("stop"), Usage(7, 2),
+    ]  # fmt: skip
+
+
+def test_scores_go_with_the_text_and_the_end_token_has_none() -> None:
+    """A token that made no text yet waits for the next; the end token is dropped."""
+    a, b, end = Scored(1, -1.0), Scored(2, -2.0), Scored(0, -3.0)
+    told = _shape(Delta("", scored=(a,)), Delta("é", scored=(b,)), Delta("", scored=(end,)),
+                  Finish("stop"))  # fmt: skip
+    assert told == [Delta("é", scored=(a, b)), Finish("stop")]
+
+
+def test_one_call_is_passed_on_where_one_is_asked_for() -> None:
+    """``parallel_tool_calls: false``."""
+    calls = Delta(tool_calls=({"id": "1"}, {"id": "2"}))
+    assert _shape(calls, calls, one_call=True) == [Delta(tool_calls=({"id": "1"},))]
+
+
+def test_places_are_given_in_order_and_refused_beyond_the_queue() -> None:
+    """First come, first served; one more than may wait is turned away."""
+
+    async def run() -> list[int]:
+        places, order = Places(running=1, waiting=1), []
+        inside = asyncio.Event()
+
+        async def one(number: int) -> None:
+            places.turn_away_if_full()
+            async with places.place():
+                order.append(number)
+                await inside.wait()
+
+        tasks = [asyncio.create_task(one(0))]
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(one(1)))
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal, match="come again"):
+            await one(2)
+        inside.set()
+        await asyncio.gather(*tasks)
+        return order
+
+    assert asyncio.run(run()) == [0, 1]
+
+
+OURS = {"top_k", "min_p", "repetition_penalty", "chat_template_kwargs", "stream"}
+
+
+@pytest.mark.parametrize(
+    ("table", "model", "official"),
+    [
+        (fields.CHAT, schema.ChatRequest, ChatParams),
+        (fields.COMPLETION, schema.CompletionRequest, TextParams),
+    ],
+)
+def test_every_field_of_openais_client_has_its_fate(
+    table: dict[str, fields.Field], model: type[schema.Request], official: type
+) -> None:
+    """The table, the schema and OpenAI's own client name the same fields."""
+    assert set(official.__annotations__) - set(table) == set()
+    assert set(table) - set(official.__annotations__) - OURS == set()
+    accepted = {name for name, field in table.items() if field.fate != "refused"}
+    assert set(model.model_fields) == accepted
+
+
+def test_the_documented_table_is_the_code() -> None:
+    """docs/guard.md shows each field with the fate and the reason that stand in the code."""
+    text = DOCS.read_text()
+    for title, table in (("chat", fields.CHAT), ("completions", fields.COMPLETION)):
+        section = text.split(f"<!-- fields: {title} -->")[1].split("<!-- end -->")[0]
+        rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", section, re.MULTILINE)
+        assert rows == [(name, field.fate, field.why) for name, field in table.items()]
