@@ -36,10 +36,8 @@ class Snapshot:
         return Weights(path=self.path, record=self.record, files=self.files)
 
     @property
-    def files(self) -> str | None:
-        """Digest of names, sizes and hashes; None where nobody has declared them."""
-        if self.repo is None:
-            return None
+    def files(self) -> str:
+        """Digest of names, sizes and hashes: what the instance's inputs are made of."""
         return digest(sorted([blob.path, blob.size, blob.hash] for blob in self.blobs))
 
 
@@ -55,13 +53,8 @@ def snapshot(repo: str, revision: str, blobs: tuple[Blob, ...]) -> Snapshot:
     )
 
 
-def directory(path: str) -> Snapshot:
-    """Declare a directory that is on the host already; its files are recorded as first seen."""
+def directory(path: str, blobs: tuple[Blob, ...]) -> Snapshot:
+    """Declare a directory that is on the host already: verified, recorded, never changed."""
     name = path.strip("/").replace("/", "-")
-    return Snapshot(
-        path=path,
-        record=f"{layout.RECORDS}/path-{name}.json",
-        repo=None,
-        revision=None,
-        blobs=(),
-    )
+    record = f"{layout.RECORDS}/path-{name}.json"
+    return Snapshot(path=path, record=record, repo=None, revision=None, blobs=blobs)

@@ -16,26 +16,27 @@ def blob_hash(path, kind):
     return digest.hexdigest()
 
 
-def damaged(snapshot, blobs):
-    """List the files that are missing or not what the hub's hashes say."""
+def damaged(folder, blobs):
+    """List the files that are missing or not what their hashes say."""
     wrong = []
     for path, size, digest in blobs:
         kind, _, expected = digest.partition(":")
-        file = f"{snapshot}/{path}"
-        if not os.path.isfile(file):
+        file = f"{folder}/{path}"
+        if (
+            not os.path.isfile(file)
+            or os.path.getsize(file) != size
+            or blob_hash(file, kind) != expected
+        ):
             wrong.append(path)
-        elif os.path.getsize(file) != size or blob_hash(file, kind) != expected:
-            wrong.append(path)
-            # The client takes a blob that is there for a good one.
-            os.unlink(os.path.realpath(file))
-            os.unlink(file)
     return wrong
 
 
 def fetch(repo, revision, snapshot, record, files, blobs, cache, endpoint, token):
     """Download what is missing, verify, record; or exit 1 and say what could not be had."""
     os.umask(0o022)
-    if damaged(snapshot, blobs):
+    if wrong := damaged(snapshot, blobs):
+        for path in wrong:
+            forget(f"{snapshot}/{path}")
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         from huggingface_hub import snapshot_download
 
@@ -53,6 +54,13 @@ def fetch(repo, revision, snapshot, record, files, blobs, cache, endpoint, token
     sweep(f"{os.path.dirname(os.path.dirname(snapshot))}/blobs")
     os.sync()
     write_record(record, {"files": files, "tree": seal(snapshot, follow=True)})
+
+
+def forget(file):
+    """Remove a damaged file: the client takes one that is there for a good one."""
+    for path in (os.path.realpath(file), file):
+        if os.path.lexists(path):
+            os.unlink(path)
 
 
 def prune(snapshot, wanted):
@@ -73,8 +81,8 @@ def glob_escape(path):
     return re.sub(r"([*?\[])", r"[\1]", path)
 
 
-def record_directory(path, record):
-    """Record a directory that somebody else keeps, as it is now."""
-    if not os.path.isfile(f"{path}/config.json"):
-        sys.exit(f"{path}: expected a model's directory, found no config.json in it")
-    write_record(record, {"files": "", "tree": seal(path, follow=True)})
+def record_directory(path, record, files, blobs):
+    """Verify and record a directory that somebody else keeps; nothing in it is changed."""
+    if wrong := damaged(path, blobs):
+        sys.exit(f"{path}: not as models.lock says it is: {', '.join(wrong)}")
+    write_record(record, {"files": files, "tree": seal(path, follow=True)})

@@ -49,10 +49,11 @@ def changes(
     """Yield the download, its verification and the record: one program, resumable."""
     del compared
     yield script('rm -f -- "$1"', snapshot.record)
+    blobs = [[blob.path, blob.size, blob.hash] for blob in snapshot.blobs]
     if snapshot.repo is None:
-        call = f"record_directory({snapshot.path!r}, {snapshot.record!r})"
+        arguments = json.dumps([snapshot.path, snapshot.record, snapshot.files, blobs])
+        call = f"record_directory(*json.loads({arguments!r}))"
     else:
-        blobs = [[blob.path, blob.size, blob.hash] for blob in snapshot.blobs]
         source = [snapshot.repo, snapshot.revision, snapshot.path, snapshot.record]
         arguments = json.dumps(
             [*source, snapshot.files, blobs, layout.HUB, endpoint, token.unmask()]

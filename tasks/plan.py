@@ -87,18 +87,17 @@ def _locked(declared: inventory_data.Host) -> Lock:
 def _model(
     model: inventory_data.Model, placed: Placement, entry: Entry | None, bound: Bound
 ) -> Model:
-    if model.repo is None:
-        snapshot = weights.directory(str(model.path))
-    else:
-        files = entry.files if entry else ()
-        blobs = tuple(
-            weights.Blob(
-                path=one.path,
-                size=one.size,
-                hash=f"sha256:{one.sha256}" if one.sha256 else f"git:{one.oid}",
-            )
-            for one in files
+    blobs = tuple(
+        weights.Blob(
+            path=one.path,
+            size=one.size,
+            hash=f"sha256:{one.sha256}" if one.sha256 else f"git:{one.oid}",
         )
+        for one in (entry.files if entry else ())
+    )
+    if model.repo is None:
+        snapshot = weights.directory(str(model.path), blobs)
+    else:
         snapshot = weights.snapshot(model.repo, str(model.revision), blobs)
     told = placed.settings
     return Model(
