@@ -13,7 +13,7 @@ from lab.bases import USER, base
 from lab.cgroups import Cgroup
 from lab.disk import Disk
 from lab.identity import Identity
-from lab.layers import take
+from lab.layers import forget_who_it_was, take
 from lab.machine import LabError, read_json, remove_tree, run, write_json
 from lab.processes import Process, children, is_first_of_a_namespace, spawn
 from lab.tree import Item, listing
@@ -264,6 +264,20 @@ class Host:
         """
         place = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self.lab.layers))
         return take(self, place)
+
+    def retire(self) -> list[Path]:
+        """Shut it down for good and make what it wrote a layer of the lab; return the `layers`.
+
+        Moved and not copied: every file keeps the time of its last change (ctime). A durable disk
+        is another file system, where that is not possible: use `snapshot`.
+        """
+        self.stop()
+        self._disk.unmount()
+        place = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self.lab.layers))
+        self._disk.upper.rename(place / "upper")
+        forget_who_it_was(place / "upper")
+        self.destroy()
+        return [place / "upper", *self.layers]
 
     @contextmanager
     def held_still(self) -> Iterator[None]:

@@ -10,8 +10,17 @@ from lab.models import MODELS
 from tests.deploying import deploy
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what needs a lab where there can be none, and say what is missing."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the catalogues be gone through in full."""
+    parser.addoption("--soak", action="store_true", help="run what is marked `soak` too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long forms, and what needs a lab where there can be none, saying why."""
+    if not config.getoption("--soak"):
+        soaking = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=soaking)
     booting = [item for item in items if item.get_closest_marker("lab")]
     absent = missing() if booting else []
     if absent:
