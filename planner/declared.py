@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -150,6 +151,15 @@ class Model(Declared):
         return f"{self.repo}@{self.revision}" if self.repo else str(self.path)
 
 
+class Tolerated(Declared):
+    """A difference that a drift check is not to report, knowingly and not for ever."""
+
+    resource: Annotated[str, StringConstraints(min_length=1)]  # kind:id, or a shell pattern of it
+    attribute: str | None = None  # None: all of it
+    reason: Annotated[str, StringConstraints(min_length=1)]
+    until: date  # the last day it holds; drift again from the next one on, in UTC
+
+
 class Host(Declared):
     """One machine and what it is to be."""
 
@@ -162,6 +172,7 @@ class Host(Declared):
     site: Site = Site()
     mounts: tuple[AbsolutePath, ...] = ()  # must be mounted, or nothing starts or downloads
     shared_gpus: dict[int, int] = Field(default_factory=dict)  # GPU index: bytes others may hold
+    tolerated: tuple[Tolerated, ...] = ()  # what drift is not to report
     models_lock: str = "inventories/models.lock"  # on the controller; what is known of each model
 
     @classmethod
