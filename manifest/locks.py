@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -41,6 +42,7 @@ def pins(lock: str, *, python: str, architecture: str) -> dict[str, str]:
     return pinned
 
 
+@cache
 def contents(lock: str, *, python: str, architecture: str) -> str:
     """Digest of what ``lock`` installs: what a sealed runtime's record says it contains."""
     installed = pins(lock, python=python, architecture=architecture)
