@@ -21,13 +21,13 @@ WANTS = "etc/systemd/system/sysinit.target.wants/simulated-nvidia-driver.service
 FABRIC_MANAGER = "etc/systemd/system/nvidia-fabricmanager.service"
 FABRIC_MANAGER_WANTS = "etc/systemd/system/multi-user.target.wants/nvidia-fabricmanager.service"
 LIBRARY = f"usr/lib/{platform.machine()}-linux-gnu/libnvidia-ml.so.1"
-# What to run in a host that is up, after `install` or `remove` changed it from outside.
+# What to run in a host that is up: the one after `install`, the other before `remove`.
 ACTIVATE = """\
 systemctl stop nvidia-fabricmanager.service 2>/dev/null
 systemctl daemon-reload && systemctl restart simulated-nvidia-driver.service || exit
 [ ! -e /etc/systemd/system/nvidia-fabricmanager.service ] || systemctl start nvidia-fabricmanager
 """
-DEACTIVATE = f"/{PROGRAM} down"
+DEACTIVATE = "systemctl stop nvidia-fabricmanager.service simulated-nvidia-driver.service"
 
 SERVICE = f"""\
 # SIMULATED: the traces of a driver in /proc, /sys and /dev of this lab host.
@@ -94,7 +94,7 @@ def install(root: Path, profile: Profile | str) -> Profile:
 
 def remove(root: Path) -> None:
     """Take every file of a simulated driver out of the tree under ``root``."""
-    for name in (UNIT, WANTS, FABRIC_MANAGER, FABRIC_MANAGER_WANTS, SMI, LIBRARY):
+    for name in (PROGRAM, UNIT, WANTS, FABRIC_MANAGER, FABRIC_MANAGER_WANTS, SMI, LIBRARY):
         (root / name).unlink(missing_ok=True)
     if (root / HOME).is_dir():
         for path in (root / HOME).iterdir():
