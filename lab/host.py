@@ -21,6 +21,9 @@ from lab.tree import Item, listing
 if TYPE_CHECKING:
     from lab.lab import Lab
 
+_TIMED_OUT = 124
+"""What timeout(1) exits with when it had to end the command."""
+
 Done = subprocess.CompletedProcess[str]
 
 # In a mount namespace of its own, without the disks of the other hosts: a copy of their mounts in
@@ -34,11 +37,6 @@ sort --reverse | xargs --no-run-if-empty umount --lazy
 shift 3
 while :; do "$@"; status=$?; [ $status = 133 ] || exit $status; done
 """
-
-# What BPF policies (IPAddressDeny, DevicePolicy) need to be enforced inside; without these, and
-# the unified hierarchy, systemd ignores them silently. No more than that: with CAP_SYS_MODULE or
-# CAP_SYS_TIME a host could change this machine.
-_CAPABILITIES = "CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_RESOURCE"
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INSIDE = ("env", "-i", f"PATH={_PATH}", "HOME=/root", "USER=root", "LANG=C.UTF-8")
@@ -175,7 +173,8 @@ class Host:
             "--keep-unit",
             "--resolv-conf=off",
             "--link-journal=no",
-            f"--capability={_CAPABILITIES}",
+            # Without this and the unified hierarchy systemd silently enforces no policy that
+            # needs BPF (IPAddressDeny=, DevicePolicy=). The usual capabilities do.
             "--system-call-filter=bpf",
             *(f"--bind={bind}" for bind in self.binds),
         ]
@@ -197,16 +196,24 @@ class Host:
         self._note(process=process.to_json())
         self.wait_until_up()
 
-    def wait_until_up(self, timeout_s: float = 60) -> None:
-        """Wait until systemd has started everything and sshd answers; raise LabError if not."""
+    def wait_until_up(self, timeout_s: float = 180) -> None:
+        """Wait until systemd has started everything and sshd answers; raise LabError if not.
+
+        That includes services of the host's own: a model that is being loaded, say.
+        """
         deadline = time.monotonic() + timeout_s
         state = ""
         # `--wait` needs a bus to ask, which the host does not have in its first moments.
         while state not in {"running", "degraded"}:
             self._patience(deadline, "is not up", state)
             if self._leader() is not None:
-                ask = "systemctl is-system-running --wait"
-                state = self.root_run(ask, check=False, timeout_s=timeout_s).stdout.strip()
+                left = max(deadline - time.monotonic(), 1)
+                ask = f"timeout {left:.0f} systemctl is-system-running --wait"
+                answer = self.root_run(ask, check=False, timeout_s=left + 10)
+                state = answer.stdout.strip()
+                if answer.returncode == _TIMED_OUT:
+                    jobs = self.root_run("systemctl list-jobs", check=False).stdout
+                    raise LabError(f"{self.name} is still starting after {timeout_s:g} s:\n{jobs}")
         while not self._answers():
             self._patience(deadline, "does not answer on port 22", state)
 

@@ -119,6 +119,17 @@ class TestPower:
         assert host.run("sudo cat /root/kept").stdout == "kept\n"
         assert int(host.root_run("journalctl --list-boots | wc -l").stdout) == int(before) + 1
 
+    def test_a_start_that_takes_too_long_says_what_it_waits_for(self, host: Host) -> None:
+        """A unit that does not come up is named, not only waited for."""
+        unit = "[Service]\nType=oneshot\nExecStart=sleep 60\n[Install]\nWantedBy=multi-user.target"
+        host.root_run(f"printf '{unit}' > /etc/systemd/system/slow.service; systemctl enable slow")
+        host.kill()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(host, "wait_until_up", lambda: None)
+            host.start()
+        with pytest.raises(LabError, match=r"still starting after 3 s:\n(.*\n)*.*slow.service"):
+            host.wait_until_up(timeout_s=3)
+
     def test_a_power_cut_loses_what_was_not_synced(self, lab: Lab) -> None:
         """On a durable disk what was synced is there afterwards, and what was not is gone."""
         host = lab.boot("durable", durable=True)
