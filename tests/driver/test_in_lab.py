@@ -3,7 +3,15 @@
 import pytest
 
 from lab import Host
-from lab.driver import ACTIVATE, DEACTIVATE, install, remove
+from lab.driver import (
+    ACTIVATE,
+    DEACTIVATE,
+    Profile,
+    install,
+    install_packages,
+    offer_newer,
+    remove,
+)
 
 pytestmark = pytest.mark.lab
 
@@ -30,3 +38,16 @@ def test_its_device_nodes_are_the_null_device(host: Host):
     install(host.root, "two_rtx_pro_6000")
     host.root_run(ACTIVATE)
     assert set(host.root_run("stat -c '%t:%T' /dev/nvidia*").stdout.split()) == {"1:3"}
+
+
+def test_its_packages_can_be_held_and_upgraded(host: Host):
+    """A newer driver is on offer; one that is held is kept back, the others would go."""
+    profile = Profile.load("two_rtx_pro_6000")
+    install_packages(host, profile)
+    offer_newer(host, profile)
+    upgrade = "apt-get -s -o Debug::NoLocking=1 upgrade"
+    assert "Inst libnvidia-compute-580 [580.95.05" in host.root_run(upgrade).stdout
+    host.root_run("apt-mark hold libnvidia-compute-580")
+    upgraded = [line for line in host.root_run(upgrade).stdout.splitlines() if "Inst" in line]
+    assert not any("libnvidia-compute-580" in line for line in upgraded)
+    assert any("nvidia-driver-580-open" in line for line in upgraded)
