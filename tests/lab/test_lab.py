@@ -15,36 +15,14 @@ import pytest
 from lab import Host, Lab, prerequisites
 from lab import lab as lab_module
 from lab.__main__ import main
-from lab.lab import ROOMS, sweep
+from lab.lab import sweep
 from lab.layers import cached
-from lab.machine import LabError, boot_id, run
+from lab.machine import LabError, boot_id
 from lab.processes import Process
 from lab.tree import differences
+from tests.lab.traces import traces
 
 PROJECT = Path(__file__).parents[2]
-
-
-def traces(lab_id: str) -> list[str]:
-    """Whatever on this machine carries a lab's id: links, mounts, rules, groups, processes."""
-    listed = "\n".join(
-        [
-            run("ip", "-o", "link"),
-            Path("/proc/self/mountinfo").read_text(),
-            run("iptables-save"),
-            run("find", "/sys/fs/cgroup", "-name", "mlx-hosts-lab-*"),
-            run("losetup", "--list", "--noheadings"),
-            *(_command_line(process) for process in Path("/proc").glob("[0-9]*")),
-            *(str(room) for room in ROOMS.glob("*")),
-        ]
-    )
-    return [line for line in listed.splitlines() if lab_id in line]
-
-
-def _command_line(process: Path) -> str:
-    try:
-        return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 @pytest.mark.lab
