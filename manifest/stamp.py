@@ -16,6 +16,10 @@ class StampError(ValueError):
     """A stamp that cannot be read; the message says why."""
 
 
+class StampVersionError(StampError):
+    """A stamp of another version of this program, which may well be right."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One deploy: who, when (UTC, ISO 8601) and from which commit of the checkout."""
@@ -78,7 +82,7 @@ def loads(text: str) -> Stamp:
     except (ValueError, KeyError, TypeError) as error:
         raise StampError(f"stamp: not readable: {error!r}") from None
     if version != VERSION:
-        raise StampError(f"stamp: version {version}, this program reads {VERSION}")
+        raise StampVersionError(f"stamp: version {version}, this program reads {VERSION}")
     try:
         return Stamp(
             run=Run(**data["run"]),

@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "config.py": {"facts", "tasks.declared"},
     "plan.py": {"planner", "hub", "manifest", "tasks.declared"},
     "drift.py": {"facts", "hub", "manifest", "planner", "reports", "tasks.declared", "templates"},
-    "reports": {"manifest", "planner.declared"},
+    "reports": {"manifest"},
     "inventories": set(),
     "group_data": set(),
     "guard": set(),

@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""Does each host still match what is declared of it?
+
+Exit status: 0 all do, 2 some do not, 1 it could not be told of some. Changes nothing anywhere.
+"""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()  # before anything that makes a socket: pyinfra's connections are gevent's
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import click
+from gevent.pool import Pool
+from pyinfra.api import Config, Host, Inventory, State
+from pyinfra.api.exceptions import NoGroupError, PyinfraError
+from pyinfra.context import ctx_config, ctx_inventory, ctx_state
+
+from facts.live import Seen, SilentHostError, see
+from hub.lock import Lock, LockError, read
+from manifest import layout, planned
+from manifest.declaration import Declaration, Sources
+from manifest.findings import WATCHED, Finding, compare, expected_of
+from manifest.stamp import Stamp, StampError, StampVersionError, loads
+from manifest.tolerance import Tolerance, sorted_out
+from planner.bound import Bound
+from planner.declared import Host as Declared
+from planner.declared import InventoryError
+from reports.fleet import Fleet, HostReport
+from tasks.declared import hosts as declared_hosts
+from templates import render
+
+ROOT = Path(__file__).parent
+SIDE_BY_SIDE = 32  # hosts; each takes a handshake's arithmetic, which one process does in turn
+SECONDS = 60.0  # that a host has to answer in; a runtime of 20,000 files takes one
+
+
+@click.command()
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.option("--limit", multiple=True, help="Only these hosts: a name, a pattern, a group.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--html", type=click.Path(path_type=Path), help="Also write a page to look at.")
+@click.option("--junit", type=click.Path(path_type=Path), help="Also write JUnit's XML.")
+@click.option("--metrics", type=click.Path(path_type=Path), help="Also write Prometheus's text.")
+@click.option("--svg", type=click.Path(path_type=Path), help="Also draw the table.")
+@click.option("--ask", is_flag=True, help="Have every model say a word.")
+@click.option("--deep", is_flag=True, help="Read every file again, weights too; takes minutes.")
+@click.option("--seconds", default=SECONDS, show_default=True, help="A host's time to answer.")
+def main(  # noqa: PLR0913, PLR0917 -- one for each option
+    inventory: Path,
+    limit: tuple[str, ...],
+    as_json: bool,  # noqa: FBT001
+    html: Path | None,
+    junit: Path | None,
+    metrics: Path | None,
+    svg: Path | None,
+    ask: bool,  # noqa: FBT001
+    deep: bool,  # noqa: FBT001
+    seconds: float,
+) -> None:
+    """Check that every host of INVENTORY is as declared."""
+    fleet = check(str(inventory), limit, seconds=seconds, ask=ask, deep=deep)
+    from reports.writing import write  # noqa: PLC0415 -- while hosts answer, nobody needs it
+
+    write(fleet, as_json=as_json, html=html, junit=junit, metrics=metrics, svg=svg)
+    sys.exit(fleet.exit_status)
+
+
+def check(
+    inventory: str,
+    limit: Sequence[str] = (),
+    *,
+    seconds: float = SECONDS,
+    ask: bool = False,
+    deep: bool = False,
+) -> Fleet:
+    """Look at all hosts of an inventory side by side, and compare each with what is declared."""
+    began = time.monotonic()
+    fleet = Fleet(inventory=inventory, time=datetime.now(UTC).isoformat(timespec="seconds"))
+    try:
+        state, hosts = load(inventory, limit)
+        declared = declared_hosts(state.inventory)
+    except (PyinfraError, InventoryError) as error:
+        return replace(fleet, trouble=str(error))
+    checkout = Checkout()
+    pool = Pool(SIDE_BY_SIDE)
+
+    def one(host: Host) -> HostReport:
+        try:
+            seen = see(state, host, WATCHED, seconds=seconds, ask=ask, deep=deep)
+            return judge(declared[host.name], seen, checkout, ask=ask)
+        except SilentHostError as error:
+            return HostReport(name=host.name, trouble=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever one host brings about, others go on
+            return HostReport(name=host.name, trouble=f"{type(error).__name__}: {error}")
+
+    reports = tuple(pool.imap(one, hosts))
+    return replace(fleet, hosts=reports, seconds=time.monotonic() - began)
+
+
+def load(inventory: str, limit: Sequence[str]) -> tuple[State, list[Host]]:
+    """Load ``config.py`` and an inventory as pyinfra does; raises ``PyinfraError``."""
+    from pyinfra_cli.inventory import make_inventory_from_files  # noqa: PLC0415
+    from pyinfra_cli.util import exec_file  # noqa: PLC0415
+
+    if not Path(inventory).is_file():
+        raise PyinfraError(f"{inventory}: no such inventory; expected a file")
+    state, config = State(), Config()  # type: ignore[no-untyped-call]
+    state.cwd = str(ROOT)
+    ctx_state.set(state)  # type: ignore[no-untyped-call]
+    ctx_config.set(config)  # type: ignore[no-untyped-call]
+    try:
+        exec_file(str(ROOT / "config.py"))
+        whole = make_inventory_from_files(inventory, cwd=str(ROOT))
+    except Exception as error:  # noqa: BLE001 -- both are programs, they may raise anything
+        raise PyinfraError(f"{inventory}: {type(error).__name__}: {error}") from None
+    ctx_inventory.set(whole)  # type: ignore[no-untyped-call]
+    hosts = list(limited(whole, limit))
+    state.init(whole, config, initial_limit=hosts if limit else None)
+    return state, hosts
+
+
+def limited(whole: Inventory, limit: Sequence[str]) -> Iterator[Host]:
+    """Give the hosts that a limit names, in the inventory's order."""
+    wanted: set[Host] = set()
+    for pattern in limit:
+        try:
+            named = set(whole.get_group(pattern))
+        except NoGroupError:
+            named = {host for host in whole if fnmatchcase(host.name, pattern)}
+        if not named:
+            raise PyinfraError(f"`--limit {pattern}` matches no host of the inventory")
+        wanted |= named
+    return (host for host in whole if not limit or host in wanted)
+
+
+class Checkout:
+    """What declarations are made from, read once for all hosts."""
+
+    def __init__(self) -> None:
+        self._sources: Sources | None = None
+        self._locks: dict[str, Lock] = {}
+
+    def declaration(self, host: Declared, bound: Bound) -> Declaration:
+        """Declare a host; raises ``LockError`` where a model of it is not known yet."""
+        if self._sources is None:
+            self._sources = planned.sources(ROOT, render)
+        lock = self._locks.setdefault(host.models_lock, read(ROOT / host.models_lock))
+        for model in host.models:
+            if lock.traced(model) is None:
+                raise LockError(f"models.lock: knows nothing of `{model.source}`; run ./plan.py")
+        return planned.planned(host, bound, lock, self._sources)
+
+
+def judge(declared: Declared, seen: Seen, checkout: Checkout, *, ask: bool) -> HostReport:
+    """Compare what a host answered with its stamp and with what is declared of it now."""
+    answer = seen.answer
+    report = HostReport(name=declared.name, connect_s=seen.connect_s, ask_s=seen.ask_s)
+    try:
+        stamp = loads(answer.stamp or "")
+    except StampVersionError as error:
+        return replace(report, trouble=str(error))
+    except StampError as error:
+        missing = answer.stamp is None
+        note = "never deployed to, or taken away" if missing else str(error)
+        finding = Finding(
+            cause="missing" if missing else "changed by hand",
+            kind="file",
+            id=layout.STAMP,
+            note=f"{note}: nothing else can be told before a deploy",
+        )
+        return replace(report, findings=(finding,), checked=1)
+    report = replace(report, applied=stamp.run)
+    troubles = list(answer.problems)
+    declaration = None
+    manifest = stamp.everything()
+    if stamp.bound is not None:
+        try:
+            declaration = checkout.declaration(declared, Bound.from_json(stamp.bound))
+            manifest = declaration.manifest
+            troubles += [f"not declared: {one}" for one in declaration.refusals]
+        except (LockError, TypeError, KeyError) as error:
+            troubles.append(str(error))
+    else:
+        troubles.append("stamp: of an earlier version, which told less; deploy once")
+    findings = (
+        *_unfinished(stamp, answer.deploying),
+        *compare(manifest, stamp, answer.manifest, ask=ask),
+    )
+    tolerances = [Tolerance(**one.model_dump()) for one in declared.tolerated]
+    left, passed = sorted_out(findings, tolerances, today=datetime.now(UTC).date())
+    return replace(
+        report,
+        findings=left,
+        tolerated=passed,
+        trouble="; ".join(troubles),
+        checked=len(expected_of(manifest)),
+        texts=_texts(declaration, answer.texts) if declaration else {},
+    )
+
+
+def _unfinished(stamp: Stamp, deploying: str | None) -> Iterator[Finding]:
+    if deploying is not None or not stamp.finished:
+        run = f"of {stamp.run.operator}, begun {stamp.run.time}"
+        note = f"under way: {deploying.strip()}" if deploying else f"{run}, did not come to its end"
+        yield Finding(cause="run not finished", kind="file", id=layout.STAMP, note=note)
+
+
+def _texts(declaration: Declaration, found: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    declared = {**declaration.base.contents, **declaration.serving.contents}
+    return {path: (declared[path], text) for path, text in found.items() if path in declared}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Secrets that a hand may have put where none belong, made unreadable."""
+
+from __future__ import annotations
+
+import re
+
+MASK = "•••"
+# Tokens by their form, and whatever stands behind a name that says so. Better one too many.
+_SECRET = re.compile(
+    r"""
+      -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----.*?(?:-----END[ ][A-Z ]*PRIVATE[ ]KEY-----|\Z)
+    | \b(?:hf|sk|ghp|gho|glpat|xox[abp]|AKIA)[_-]?[A-Za-z0-9_-]{12,}
+    | \beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*
+    | (?<=://)[^/\s:@]+:[^/\s@]+(?=@)
+    | (?<=[Bb]earer[ ])\S+
+    | (?i:(?P<name>[\w-]*(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|credential)[\w-]*
+        ["']?\s*[:=]\s*)["']?[^\s"',;]+)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def masked(text: str) -> str:
+    """Give a text without what looks like a secret in it."""
+    return _SECRET.sub(lambda found: f"{found['name'] or ''}{MASK}", text)

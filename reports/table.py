@@ -1,0 +1,88 @@
+"""A drift check for people: a table in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from manifest.findings import Cause, shown
+from reports.fleet import Fleet, HostReport, Verdict
+from reports.masking import masked
+from reports.repair import repair
+
+VERDICTS: dict[Verdict, str] = {"as declared": "green", "drift": "yellow", "cannot tell": "red"}
+CAUSES: dict[Cause, str] = {
+    "changed by hand": "yellow",
+    "not rolled out": "blue",
+    "run not finished": "magenta",
+    "missing": "yellow",
+    "unmanaged": "yellow",
+    "out of date": "cyan",
+    "cannot tell": "red",
+}
+LONGEST = 200  # characters of a value
+
+
+def show(fleet: Fleet, console: Console) -> None:
+    """Print the findings, the commands that repair them, and a line for each host."""
+    console.print(_whole(fleet))
+
+
+def _whole(fleet: Fleet) -> RenderableType:
+    if fleet.trouble:
+        return Text(f"cannot tell: {fleet.trouble}", style="red")
+    parts: list[RenderableType] = []
+    if any(host.findings for host in fleet.hosts):
+        parts += [_findings(fleet), Text()]
+    parts += [_host(host, fleet) for host in fleet.hosts]
+    return Group(*parts, Text(), _sum(fleet))
+
+
+def _findings(fleet: Fleet) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("host", "class", "resource", "expected", "found"):
+        table.add_column(column, overflow="fold")
+    for host in fleet.hosts:
+        for one in host.findings:
+            attribute = f" [dim]{one.attribute}[/]" if one.attribute else ""
+            table.add_row(
+                host.name,
+                f"[{CAUSES[one.cause]}]{one.cause}[/]",
+                f"{one.kind} {escape(masked(one.id))}{attribute}",
+                _value(one.expected) if one.attribute else "",
+                (_value(one.found) if one.attribute else "")
+                + (f" [dim]{escape(masked(one.note))}[/]" if one.note else ""),
+            )
+    return table
+
+
+def _value(value: object) -> str:
+    text = masked(shown(value).strip("`"))
+    return escape(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")
+
+
+def _host(host: HostReport, fleet: Fleet) -> Text:
+    line = Text()
+    line.append(f"{host.name}  ", style="bold")
+    line.append(host.verdict, style=VERDICTS[host.verdict])
+    if host.trouble:
+        line.append(f": {masked(host.trouble)}")
+    if host.findings:
+        line.append(f": {len(host.findings)} of {host.checked} resources looked at")
+    if host.tolerated:
+        line.append(f", {len(host.tolerated)} tolerated", style="dim")
+    line.append(f"  {host.connect_s + host.ask_s:.2f} s", style="dim")
+    commands = {repair(one, inventory=fleet.inventory, host=host.name) for one in host.findings}
+    for command in sorted(commands):
+        line.append(f"\n    {command}", style="cyan")
+    return line
+
+
+def _sum(fleet: Fleet) -> Text:
+    verdicts = [host.verdict for host in fleet.hosts]
+    counts = ", ".join(
+        f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts
+    )
+    return Text(f"{len(verdicts)} hosts in {fleet.seconds:.1f} s: {counts}")
