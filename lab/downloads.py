@@ -1,11 +1,17 @@
 """How this machine downloads, so that its hosts can do the same."""
 
+import ipaddress
 import os
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lab.machine import LabError
+
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 LOCAL_AUTHORITIES = Path("/usr/local/share/ca-certificates")
 
 READ_THE_BUNDLE = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE")
@@ -39,11 +45,27 @@ def environment() -> dict[str, str]:
     return found
 
 
+def resolver_settings(candidates: Sequence[Path] = RESOLVERS) -> str:
+    """Return the first of this machine's resolver settings that names a server hosts can reach.
+
+    A server on loopback (systemd-resolved's stub, say) answers this machine alone; the servers
+    behind the stub stand in systemd-resolved's own file. Raises LabError if there is none.
+    """
+    for candidate in candidates:
+        if candidate.exists():
+            text = candidate.read_text()
+            servers = re.findall(r"^nameserver\s+([^\s%]+)", text, re.MULTILINE)
+            if any(not ipaddress.ip_address(server).is_loopback for server in servers):
+                return text
+    places = ", ".join(str(candidate) for candidate in candidates)
+    raise LabError(f"no name server that a host could reach: put one into one of {places}")
+
+
 def copy_into(root: Path) -> None:
     """Give a host's tree this machine's resolver and certificate authorities."""
     resolver = root / "etc/resolv.conf"
     resolver.unlink(missing_ok=True)
-    resolver.write_text(Path("/etc/resolv.conf").read_text())
+    resolver.write_text(resolver_settings())
     if BUNDLE.exists():
         shutil.copyfile(BUNDLE, root / BUNDLE.relative_to("/"))
     # The bundle is made anew whenever ca-certificates is upgraded in the host: from these too.
