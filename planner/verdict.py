@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from planner import gpu_verdict, requirements
+from planner import driver_verdict, gpu_verdict, requirements
 from planner.bound import Bound, BoundGpu
 from planner.declared import Flavour, Host
 from planner.found import HostFacts
@@ -29,7 +29,7 @@ def judge(
         _packages(found),
     ]
     if declared.flavour != "cpu":
-        checks.append(gpu_verdict.judge(found, declared))
+        checks += [driver_verdict.judge(found, declared), gpu_verdict.judge(found, declared)]
     return tuple(refusal for check in checks for refusal in check)
 
 
@@ -42,7 +42,7 @@ def flavour(found: HostFacts, declared: Host) -> Flavour | None:
     """Tell which runtime the host is to have: the declared one, else by the driver's branch."""
     if declared.flavour is not None:
         return declared.flavour
-    driver = gpu_verdict.driver(found)
+    driver = driver_verdict.driver(found)
     return requirements.flavour(driver) if driver else None
 
 
