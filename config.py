@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from pyinfra import config
@@ -33,6 +34,20 @@ def _checked_init(self: State, *args: Any, **kwargs: Any) -> None:  # noqa: ANN4
 
 
 State.init = _checked_init  # type: ignore[method-assign]
+
+
+_make_inventory = cli.make_inventory
+
+
+def _checked_inventory(inventory: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    """Read an inventory; a path that is not there is no host's name, nor a module to import."""
+    path = Path(inventory)
+    if path.is_dir() or (path.suffix == ".py" and not path.is_file()):
+        raise CliError(f"the inventory has no hosts: there is no file `{inventory}`")
+    return _make_inventory(inventory, *args, **kwargs)
+
+
+cli.make_inventory = _checked_inventory
 
 
 _confirm = cli._do_confirm  # noqa: SLF001 - pyinfra has no other place for it
