@@ -1,6 +1,7 @@
 """Take bare hosts to ones that serve language models, and keep them so."""
 
 from tasks.base import base
+from tasks.checking import checking
 from tasks.declared import declared
 from tasks.plan import plan
 from tasks.preflight import preflight
@@ -18,4 +19,5 @@ if declaration:
     runtime(declaration=declaration)
     weights(declaration=declaration)
     serving(declaration=declaration)
+    checking(declaration=declaration)
     finish(declaration=declaration)

@@ -12,7 +12,7 @@ monkey.patch_all()  # before anything that makes a socket: pyinfra's connections
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -26,11 +26,13 @@ from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 
 from facts.live import Seen, SilentHostError, see
 from hub.lock import Lock, LockError, read
-from manifest import layout, planned
+from manifest import planned
 from manifest.declaration import Declaration, Sources
-from manifest.findings import WATCHED, Finding, compare, expected_of
-from manifest.stamp import Stamp, StampError, StampVersionError, loads
-from manifest.tolerance import Tolerance, sorted_out
+from manifest.findings import WATCHED
+from manifest.judgement import Judgement, judge
+from manifest.manifest import Manifest
+from manifest.stamp import Stamp
+from manifest.tolerance import Tolerance
 from planner.bound import Bound
 from planner.declared import Host as Declared
 from planner.declared import InventoryError
@@ -96,11 +98,11 @@ def check(
     def one(host: Host) -> HostReport:
         try:
             seen = see(state, host, WATCHED, seconds=seconds, ask=ask, deep=deep)
-            return judge(declared[host.name], seen, checkout, ask=ask)
+            return judged(declared[host.name], seen, checkout, ask=ask)
         except SilentHostError as error:
-            return HostReport(name=host.name, trouble=str(error))
+            return unseen(host.name, str(error))
         except Exception as error:  # noqa: BLE001 - whatever one host brings about, others go on
-            return HostReport(name=host.name, trouble=f"{type(error).__name__}: {error}")
+            return unseen(host.name, f"{type(error).__name__}: {error}")
 
     reports = tuple(pool.imap(one, hosts))
     return replace(fleet, hosts=reports, seconds=time.monotonic() - began)
@@ -149,74 +151,67 @@ class Checkout:
         self._sources: Sources | None = None
         self._locks: dict[str, Lock] = {}
 
-    def declaration(self, host: Declared, bound: Bound) -> Declaration:
-        """Declare a host; raises ``LockError`` where a model of it is not known yet."""
+    def declaration(self, host: Declared, stamp: Stamp) -> Declaration:
+        """Declare a host with what its stamp says it was bound to; raises ``ValueError``."""
+        if stamp.bound is None:
+            raise ValueError("stamp: of an earlier version, which told less; deploy once")
+        try:
+            bound = Bound.from_json(stamp.bound)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"stamp: bound: {error}; deploy once") from None
         if self._sources is None:
             self._sources = planned.sources(ROOT, render)
-        lock = self._locks.setdefault(host.models_lock, read(ROOT / host.models_lock))
-        for model in host.models:
-            if lock.traced(model) is None:
-                raise LockError(f"models.lock: knows nothing of `{model.source}`; run ./plan.py")
-        return planned.planned(host, bound, lock, self._sources)
+        if host.models_lock not in self._locks:
+            self._locks[host.models_lock] = read(ROOT / host.models_lock)
+        lock = self._locks[host.models_lock]
+        unknown = [model.source for model in host.models if lock.traced(model) is None]
+        if unknown:
+            raise LockError(f"models.lock: knows nothing of {', '.join(unknown)}; run ./plan.py")
+        declaration = planned.planned(host, bound, lock, self._sources)
+        if declaration.refusals:
+            raise ValueError("; ".join(declaration.refusals))
+        return declaration
 
 
-def judge(declared: Declared, seen: Seen, checkout: Checkout, *, ask: bool) -> HostReport:
+def judged(declared: Declared, seen: Seen, checkout: Checkout, *, ask: bool) -> HostReport:
     """Compare what a host answered with its stamp and with what is declared of it now."""
     answer = seen.answer
-    report = HostReport(name=declared.name, connect_s=seen.connect_s, ask_s=seen.ask_s)
-    try:
-        stamp = loads(answer.stamp or "")
-    except StampVersionError as error:
-        return replace(report, trouble=str(error))
-    except StampError as error:
-        missing = answer.stamp is None
-        note = "never deployed to, or taken away" if missing else str(error)
-        finding = Finding(
-            cause="missing" if missing else "changed by hand",
-            kind="file",
-            id=layout.STAMP,
-            note=f"{note}: nothing else can be told before a deploy",
+    texts: dict[str, tuple[str, str]] = {}
+
+    def declare(stamp: Stamp) -> Manifest:
+        declaration = checkout.declaration(declared, stamp)
+        contents = declaration.contents
+        texts.update(
+            {
+                path: (contents[path], text)
+                for path, text in answer.texts.items()
+                if path in contents
+            }
         )
-        return replace(report, findings=(finding,), checked=1)
-    report = replace(report, applied=stamp.run)
-    troubles = list(answer.problems)
-    declaration = None
-    manifest = stamp.everything()
-    if stamp.bound is not None:
-        try:
-            declaration = checkout.declaration(declared, Bound.from_json(stamp.bound))
-            manifest = declaration.manifest
-            troubles += [f"not declared: {one}" for one in declaration.refusals]
-        except (LockError, TypeError, KeyError) as error:
-            troubles.append(str(error))
-    else:
-        troubles.append("stamp: of an earlier version, which told less; deploy once")
-    findings = (
-        *_unfinished(stamp, answer.deploying),
-        *compare(manifest, stamp, answer.manifest, ask=ask),
+        return declaration.manifest
+
+    judgement = judge(
+        answer.stamp,
+        answer.manifest,
+        declare=declare,
+        deploying=answer.deploying,
+        problems=answer.problems,
+        tolerances=[Tolerance(**one.model_dump()) for one in declared.tolerated],
+        today=datetime.now(UTC).date(),
+        ask=ask,
     )
-    tolerances = [Tolerance(**one.model_dump()) for one in declared.tolerated]
-    left, passed = sorted_out(findings, tolerances, today=datetime.now(UTC).date())
-    return replace(
-        report,
-        findings=left,
-        tolerated=passed,
-        trouble="; ".join(troubles),
-        checked=len(expected_of(manifest)),
-        texts=_texts(declaration, answer.texts) if declaration else {},
+    return HostReport(
+        name=declared.name,
+        judgement=judgement,
+        connect_s=seen.connect_s,
+        ask_s=seen.ask_s,
+        texts=texts,
     )
 
 
-def _unfinished(stamp: Stamp, deploying: str | None) -> Iterator[Finding]:
-    if deploying is not None or not stamp.finished:
-        run = f"of {stamp.run.operator}, begun {stamp.run.time}"
-        note = f"under way: {deploying.strip()}" if deploying else f"{run}, did not come to its end"
-        yield Finding(cause="run not finished", kind="file", id=layout.STAMP, note=note)
-
-
-def _texts(declaration: Declaration, found: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    declared = {**declaration.base.contents, **declaration.serving.contents}
-    return {path: (declared[path], text) for path, text in found.items() if path in declared}
+def unseen(host: str, why: str) -> HostReport:
+    """Report a host of which nothing can be told."""
+    return HostReport(name=host, judgement=Judgement(troubles=(why,)))
 
 
 if __name__ == "__main__":

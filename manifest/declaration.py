@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from manifest import base, layout, serving
+from manifest import base, checking, layout, serving
 from manifest.manifest import Manifest
 from manifest.part import Part
 from manifest.resources import Device, DeviceSet, Directory, Driver, Entry, Resource, Shelf
 from manifest.runtime import Environment, Interpreter, environment
 from manifest.serving import Served
+from manifest.tolerance import Tolerance
 from manifest.weights import Snapshot
 from planner.bound import Bound
 from planner.declared import Host
@@ -23,6 +24,7 @@ class Sources:
 
     locks: Mapping[str, str]  # requirements files by name: uv, guard, cpu, cuda12, cuda13
     guard: Mapping[str, str]  # the guard's source files, by path below site-packages
+    checker: Mapping[str, str]  # what a host checks itself with, by path below its directory
     render: Callable[..., str]  # templates/
 
 
@@ -49,6 +51,7 @@ class Declaration:
     engine: Environment
     snapshots: tuple[Snapshot, ...]
     serving: Part
+    checking: Part
     hardware: tuple[Resource, ...]  # looked at, never changed
     refusals: tuple[str, ...] = ()  # models that do not fit, each with its reason
 
@@ -56,6 +59,12 @@ class Declaration:
     def shelves(self) -> tuple[Shelf, ...]:
         """Where environments stand, each with the one in use."""
         return tuple(_shelf(one) for one in (self.uv, self.guard, self.engine))
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """The text of every file that is declared by its text, by path."""
+        parts = (self.base, self.serving, self.checking)
+        return {path: text for part in parts for path, text in part.contents.items()}
 
     @property
     def manifest(self) -> Manifest:
@@ -67,6 +76,7 @@ class Declaration:
                 *(one.resource() for one in made),
                 *self.shelves,
                 *self.serving.resources,
+                *self.checking.resources,
                 *self.hardware,
             )
         )
@@ -99,6 +109,12 @@ def declare(host: Host, bound: Bound, models: Sequence[Model], sources: Sources)
             guard=guard.path,
             gpu_uuids=tuple(gpu.uuid for gpu in bound.gpus),
             mounts=host.mounts,
+        ),
+        checking=checking.part(
+            sources.render,
+            sources.checker,
+            [Tolerance(**one.model_dump()) for one in host.tolerated],
+            python=bound.python,
         ),
         hardware=_hardware(bound),
     )

@@ -20,5 +20,7 @@ RUNTIMES: Final = f"{OPT}/runtimes"  # engines' virtual environments
 GUARDS: Final = f"{OPT}/guards"
 TOOLS: Final = f"{OPT}/tools"  # what builds them: uv
 INSTANCES: Final = f"{ETC}/instances"
+CHECK: Final = f"{OPT}/check"  # what a host checks itself with
+TOLERATED: Final = f"{ETC}/tolerated.json"  # what it is to let pass
 STAMP: Final = f"{ETC}/stamp.json"
 LOCK: Final = "/run/mlx-hosts-deploy.lock"

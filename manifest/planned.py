@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from manifest import weights
+from manifest import checking, weights
 from manifest.declaration import Declaration, Model, Sources, declare
 from planner import Detected, Placement, Refusal, place
 from planner import declared as inventory_data
@@ -85,6 +85,10 @@ def sources(checkout: Path, render: Callable[..., str]) -> Sources:
         guard={
             str(path.relative_to(checkout)): path.read_text(encoding="utf-8")
             for path in sorted(checkout.glob("guard/**/*.py"))
+        },
+        checker={
+            name: (checkout / path).read_text(encoding="utf-8")
+            for path, name in checking.PROGRAM.items()
         },
         render=render,
     )

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-from manifest.findings import Finding
-from manifest.stamp import Run
-from manifest.tolerance import Tolerance
-
-Verdict = Literal["as declared", "drift", "cannot tell"]
-AS_DECLARED, COULD_NOT_TELL, DRIFT = 0, 1, 2  # exit statuses
+from manifest.judgement import EXIT_STATUS, Judgement, Verdict, worst
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostReport:
-    """One host's verdict and what it rests on."""
+    """One host: what is to be said of it, and how long that took."""
 
     name: str
-    findings: tuple[Finding, ...] = ()
-    tolerated: tuple[tuple[Finding, Tolerance], ...] = ()
-    trouble: str = ""  # why nothing, or not all, could be told
-    checked: int = 0  # resources that were compared
-    applied: Run | None = None  # the deploy that the host's stamp tells of
+    judgement: Judgement
     connect_s: float = 0
     ask_s: float = 0
     # Texts of files that differ, by path: as declared, as found. Only what anyone may read there.
     texts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
-    def verdict(self) -> Verdict:
-        """What could not be looked at outweighs what was found: it may hide more."""
-        if self.trouble or any(one.cause == "cannot tell" for one in self.findings):
-            return "cannot tell"
-        return "drift" if self.findings else "as declared"
+    def seconds(self) -> float:
+        """From the first packet to the last."""
+        return self.connect_s + self.ask_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +38,9 @@ class Fleet:
     @property
     def verdict(self) -> Verdict:
         """The worst of all; a check of no hosts tells nothing."""
-        verdicts = {host.verdict for host in self.hosts}
-        if self.trouble or not verdicts or "cannot tell" in verdicts:
-            return "cannot tell"
-        return "drift" if "drift" in verdicts else "as declared"
+        return worst(host.judgement.verdict for host in self.hosts)
 
     @property
     def exit_status(self) -> int:
         """0 as declared, 2 drift, 1 could not tell."""
-        statuses = {"as declared": AS_DECLARED, "drift": DRIFT, "cannot tell": COULD_NOT_TELL}
-        return statuses[self.verdict]
+        return EXIT_STATUS[self.verdict]

@@ -28,18 +28,19 @@ def to_json(fleet: Fleet) -> dict[str, Any]:
 
 
 def _host(host: HostReport, fleet: Fleet) -> dict[str, Any]:
+    judgement = host.judgement
     return {
         "name": host.name,
-        "verdict": host.verdict,
-        "trouble": host.trouble,
-        "checked": host.checked,
-        "applied": host.applied.to_json() if host.applied else None,
+        "verdict": judgement.verdict,
+        "troubles": list(judgement.troubles),
+        "checked": judgement.checked,
+        "applied": judgement.applied.to_json() if judgement.applied else None,
         "connect_seconds": round(host.connect_s, 3),
         "ask_seconds": round(host.ask_s, 3),
-        "findings": [_finding(one, host, fleet) for one in host.findings],
+        "findings": [_finding(one, host, fleet) for one in judgement.findings],
         "tolerated": [
             {**_finding(one, host, fleet), "reason": why.reason, "until": why.until.isoformat()}
-            for one, why in host.tolerated
+            for one, why in judgement.tolerated
         ],
     }
 

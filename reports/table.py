@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from manifest.findings import Cause, shown
-from reports.fleet import Fleet, HostReport, Verdict
+from manifest.judgement import Verdict
+from reports.fleet import Fleet, HostReport
 from reports.masking import masked
 from reports.repair import repair
 
@@ -34,7 +35,7 @@ def _whole(fleet: Fleet) -> RenderableType:
     if fleet.trouble:
         return Text(f"cannot tell: {fleet.trouble}", style="red")
     parts: list[RenderableType] = []
-    if any(host.findings for host in fleet.hosts):
+    if any(host.judgement.findings for host in fleet.hosts):
         parts += [_findings(fleet), Text()]
     parts += [_host(host, fleet) for host in fleet.hosts]
     return Group(*parts, Text(), _sum(fleet))
@@ -45,7 +46,7 @@ def _findings(fleet: Fleet) -> Table:
     for column in ("host", "class", "resource", "expected", "found"):
         table.add_column(column, overflow="fold")
     for host in fleet.hosts:
-        for one in host.findings:
+        for one in host.judgement.findings:
             attribute = f" [dim]{one.attribute}[/]" if one.attribute else ""
             table.add_row(
                 host.name,
@@ -66,22 +67,27 @@ def _value(value: object) -> str:
 def _host(host: HostReport, fleet: Fleet) -> Text:
     line = Text()
     line.append(f"{host.name}  ", style="bold")
-    line.append(host.verdict, style=VERDICTS[host.verdict])
-    if host.trouble:
-        line.append(f": {masked(host.trouble)}")
-    if host.findings:
-        line.append(f": {len(host.findings)} of {host.checked} resources looked at")
-    if host.tolerated:
-        line.append(f", {len(host.tolerated)} tolerated", style="dim")
-    line.append(f"  {host.connect_s + host.ask_s:.2f} s", style="dim")
-    commands = {repair(one, inventory=fleet.inventory, host=host.name) for one in host.findings}
+    one = host.judgement
+    line.append(one.verdict, style=VERDICTS[one.verdict])
+    if one.findings:
+        line.append(f": {len(one.findings)} findings in {one.checked} resources")
+    elif one.checked:
+        line.append(f": {one.checked} resources", style="dim")
+    if one.tolerated:
+        line.append(f", {len(one.tolerated)} tolerated", style="dim")
+    line.append(f"  {host.seconds:.2f} s", style="dim")
+    for trouble in one.troubles:
+        line.append(f"\n    {masked(trouble)}", style="red")
+    commands = {
+        repair(one, inventory=fleet.inventory, host=host.name) for one in host.judgement.findings
+    }
     for command in sorted(commands):
         line.append(f"\n    {command}", style="cyan")
     return line
 
 
 def _sum(fleet: Fleet) -> Text:
-    verdicts = [host.verdict for host in fleet.hosts]
+    verdicts = [host.judgement.verdict for host in fleet.hosts]
     counts = ", ".join(
         f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts
     )
