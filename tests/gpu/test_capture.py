@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.driver.install import LIBRARY, SMI, install
+from lab.models import MODELS, TINY
 from tests.gpu.capture import anonymous
 
 CAPTURE = Path(__file__).parent / "capture.py"
@@ -20,13 +21,14 @@ RUNTIME = Path(sys.prefix)  # with mlx[cpu] and nvidia-ml-py, as the lock of the
 def test_every_part_runs(tmp_path: Path):
     """From `nvidia-smi` to a kernel; what no CPU can show is left out and says so."""
     install(tmp_path, "h200")
+    model = MODELS[TINY]()
     environment = {
         "PATH": f"{(tmp_path / SMI).parent}:{os.environ['PATH']}",
         "LD_LIBRARY_PATH": str((tmp_path / LIBRARY).parent),
         "SIMULATED_NVIDIA": str(tmp_path / "etc/simulated-nvidia"),
     }
     done = subprocess.run(
-        [sys.executable, CAPTURE, "--runtime", RUNTIME],
+        [sys.executable, CAPTURE, "--runtime", RUNTIME, "--model", model, "--context", "128"],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -42,6 +44,7 @@ def test_every_part_runs(tmp_path: Path):
     assert evidence["idle"]["answer"]["held"]["imported"][0]["process"] == 0
     assert evidence["kernel"]["answer"]["kernels"]["4-bit product"]["sum"] > 0
     assert "left out" in evidence["exhaustion"]["answer"]
+    assert evidence["generation"]["answer"]["peak by mlx"] > 0
     assert evidence["preflight"]["refusals"]  # this machine has no such driver loaded
 
 
