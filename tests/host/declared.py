@@ -96,7 +96,13 @@ class Instance:
 
 
 def read(inventory: str) -> list[Declared]:
-    """Read an inventory through pyinfra; raises ``RuntimeError`` with what it says against it."""
+    """Read an inventory through pyinfra; raises ``RuntimeError`` with what it says against it.
+
+    What pyinfra makes of it (`pyinfra INVENTORY debug-inventory --json`) will do as well, in a file
+    whose name ends so.
+    """
+    if inventory.endswith(".json"):
+        return _hosts(Path(inventory).read_text(encoding="utf-8"))
     pyinfra = Path(sys.executable).with_name("pyinfra")
     done = subprocess.run(
         [pyinfra, Path(inventory).absolute(), "debug-inventory", "--json"],
@@ -109,7 +115,11 @@ def read(inventory: str) -> list[Declared]:
     )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    return [Declared(one["name"], one["data"]) for one in json.loads(done.stdout)]
+    return _hosts(done.stdout)
+
+
+def _hosts(text: str) -> list[Declared]:
+    return [Declared(one["name"], one["data"]) for one in json.loads(text)]
 
 
 def _replicas(model: dict[str, Any]) -> int:
