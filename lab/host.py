@@ -1,21 +1,21 @@
 """One host of a lab: a Debian under systemd with an address of its own."""
 
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.bases import USER, base
-from lab.cgroups import Cgroup
+from lab.commands import Done, finish
 from lab.disk import Disk
 from lab.identity import Identity
 from lab.layers import forget_who_it_was, take
 from lab.machine import LabError, read_json, remove_tree, run, write_json
-from lab.processes import Process, children, is_first_of_a_namespace, spawn
+from lab.nspawn import Nspawn
+from lab.processes import Process
 from lab.tree import Item, listing
 
 if TYPE_CHECKING:
@@ -23,33 +23,6 @@ if TYPE_CHECKING:
 
 _TIMED_OUT = 124
 """What timeout(1) exits with when it had to end the command."""
-
-Done = subprocess.CompletedProcess[str]
-
-# In a mount namespace of its own, without the disks of the other hosts: a copy of their mounts in
-# here would keep their file systems alive when they are gone. Rebooting, nspawn exits with 133 and
-# leaves it to its caller to start it again.
-_SUPERVISOR = """\
-echo $$ > "$1"
-awk -v all="$2/" -v own="$3/" \
-    'index($5, all) == 1 && index($5 "/", own) != 1 { print $5 }' /proc/self/mountinfo |
-sort --reverse | xargs --no-run-if-empty umount --lazy
-shift 3
-while :; do "$@"; status=$?; [ $status = 133 ] || exit $status; done
-"""
-
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_INSIDE = ("env", "-i", f"PATH={_PATH}", "HOME=/root", "USER=root", "LANG=C.UTF-8")
-
-
-class HostError(LabError):
-    """A command on a host failed; `done` holds what it said."""
-
-    def __init__(self, host: str, command: str, done: Done) -> None:
-        """Tell which command on which host."""
-        self.done = done
-        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        super().__init__(f"{host}: `{command}` exited with {done.returncode}: {said}")
 
 
 class Host:
@@ -66,9 +39,8 @@ class Host:
         self.durable: bool = record["durable"]
         self.layers = [Path(layer) for layer in record["layers"]]
         self.binds: list[str] = record["binds"]
-        self._machine: str = record["machine"]
         self._disk = Disk(self.directory, durable=self.durable)
-        self._cgroup = Cgroup(f"mlx-hosts-lab-{self._machine}")
+        self._container = Nspawn(record["machine"], self.directory / "console.log")
 
     # What it is
 
@@ -80,7 +52,7 @@ class Host:
     @property
     def interface(self) -> str:
         """Its port on the lab's bridge."""
-        return f"vb-{self._machine}"
+        return self._container.interface
 
     @property
     def public_key(self) -> str:
@@ -90,7 +62,7 @@ class Host:
     @property
     def console(self) -> str:
         """What it printed on its console since it was made."""
-        return (self.directory / "console.log").read_text(errors="replace")
+        return self._container.console
 
     @property
     def ssh_data(self) -> dict[str, str | int]:
@@ -121,7 +93,7 @@ class Host:
     ) -> Done:
         """Run a shell command as the unprivileged user, by SSH; raise HostError if it fails."""
         ssh = ["ssh", "-F", str(self.lab.ssh_config), "-o", "BatchMode=yes", self.name, command]
-        return self._finish(ssh, command, check=check, timeout_s=timeout_s, text=input)
+        return finish(self.name, ssh, command, check=check, timeout_s=timeout_s, text=input)
 
     def root_run(
         self,
@@ -132,22 +104,11 @@ class Host:
         input: str | None = None,  # noqa: A002  # as in subprocess.run
     ) -> Done:
         """Run a shell command as root from this machine (no SSH, no network: 10 ms)."""
-        inside = [*self._enter(), "bash", "-c", command]
-        return self._finish(inside, command, check=check, timeout_s=timeout_s, text=input)
-
-    def _finish(
-        self, argv: list[str], command: str, *, check: bool, timeout_s: float, text: str | None
-    ) -> Done:
-        feed: dict[str, Any] = {"stdin": subprocess.DEVNULL} if text is None else {"input": text}
-        try:
-            done = subprocess.run(
-                argv, capture_output=True, text=True, timeout=timeout_s, check=False, **feed
-            )
-        except subprocess.TimeoutExpired:
-            raise LabError(f"{self.name}: `{command}` took longer than {timeout_s:g} s") from None
-        if check and done.returncode:
-            raise HostError(self.name, command, done)
-        return done
+        systemd = self._systemd()
+        if systemd is None:
+            raise LabError(f"{self.name} is starting or rebooting")
+        inside = [*self._container.enter(systemd), "bash", "-c", command]
+        return finish(self.name, inside, command, check=check, timeout_s=timeout_s, text=input)
 
     # Power
 
@@ -160,38 +121,11 @@ class Host:
             self._note(public_key=self._identity().write_into(self.root))
             self._disk.sync()
             self.lab.tell()
-        self._cgroup.make()
-        nspawn = [
-            "systemd-nspawn",
-            "--quiet",
-            f"--directory={self.root}",
-            "--boot",
-            f"--machine={self._machine}",
-            f"--network-bridge={self.lab.network.bridge}",
-            # There may be no systemd on this machine to register with.
-            "--register=no",
-            "--keep-unit",
-            "--resolv-conf=off",
-            "--link-journal=no",
-            # Without this and the unified hierarchy systemd silently enforces no policy that
-            # needs BPF (IPAddressDeny=, DevicePolicy=). The usual capabilities do.
-            "--system-call-filter=bpf",
-            *(f"--bind={bind}" for bind in self.binds),
-        ]
-        process = spawn(
-            "unshare",
-            "--mount",
-            "--propagation=private",
-            "sh",
-            "-c",
-            _SUPERVISOR,
-            f"lab-host-{self.name}",
-            self._cgroup.procs,
-            self.lab.room.parent,
-            self.directory,
-            *nspawn,
-            log=self.directory / "console.log",
-            env={"PATH": _PATH, "LANG": "C.UTF-8", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+        process = self._container.start(
+            self.root,
+            bridge=self.lab.network.bridge,
+            binds=self.binds,
+            rooms=self.lab.room.parent,
         )
         self._note(process=process.to_json())
         self.wait_until_up()
@@ -206,7 +140,7 @@ class Host:
         # `--wait` needs a bus to ask, which the host does not have in its first moments.
         while state not in {"running", "degraded"}:
             self._patience(deadline, "is not up", state)
-            if self._leader() is not None:
+            if self._systemd() is not None:
                 left = max(deadline - time.monotonic(), 1)
                 ask = f"timeout {left:.0f} systemctl is-system-running --wait"
                 answer = self.root_run(ask, check=False, timeout_s=left + 10)
@@ -219,7 +153,7 @@ class Host:
 
     def reboot(self) -> None:
         """Reboot it in good order, and wait until it is up again."""
-        before = self._leader()
+        before = self._systemd()
         self.root_run("systemctl reboot", check=False)
         if before is not None:
             before.wait(timeout_s=90)
@@ -231,7 +165,7 @@ class Host:
         if process is not None and process.alive():
             self.root_run("systemctl poweroff", check=False)
             process.wait(timeout_s=90)
-        self._cgroup.remove()
+        self._container.kill()
         self._disk.sync()
 
     def kill(self) -> None:
@@ -240,7 +174,7 @@ class Host:
         `start` switches it on again.
         """
         self._disk.lose_power()
-        self._cgroup.remove()
+        self._container.kill()
         process = self._process()
         if process is not None:
             process.wait(timeout_s=10)
@@ -293,11 +227,11 @@ class Host:
             yield
             return
         self.flush()
-        self._cgroup.freeze(frozen=True)
+        self._container.freeze(frozen=True)
         try:
             yield
         finally:
-            self._cgroup.freeze(frozen=False)
+            self._container.freeze(frozen=False)
 
     def copy_upper(self, to: Path) -> None:
         """Copy what it wrote over its base and layers."""
@@ -331,7 +265,7 @@ class Host:
 
     def destroy(self) -> None:
         """Remove it and everything that was made for it."""
-        self._cgroup.remove()
+        self._container.kill()
         process = self._process()
         if process is not None:
             process.end()
@@ -352,24 +286,11 @@ class Host:
         recorded = self._record().get("process")
         return Process.of_json(recorded) if recorded else None
 
-    def _leader(self) -> Process | None:
-        """Find its systemd: the child of nspawn, which is a child of the shell that we started."""
+    def _systemd(self) -> Process | None:
         process = self._process()
-        if process is None or not process.alive():
-            raise LabError(f"{self.name} is not running; its console:\n{self.console[-2000:]}")
-        for nspawn in children(process.pid):
-            for leader in children(nspawn):
-                # nspawn has another child for a moment, in this machine's own namespaces.
-                if is_first_of_a_namespace(leader):
-                    with suppress(ProcessLookupError):
-                        return Process.of(leader)
-        return None
-
-    def _enter(self) -> list[str]:
-        leader = self._leader()
-        if leader is None:
-            raise LabError(f"{self.name} is rebooting")
-        return ["nsenter", f"--target={leader.pid}", "--all", "--", *_INSIDE]
+        if process is None:
+            raise LabError(f"{self.name} was never started")
+        return self._container.systemd(process)
 
     def _identity(self) -> Identity:
         return Identity(

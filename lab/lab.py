@@ -5,6 +5,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -124,8 +125,11 @@ class Lab:
 
     def hosts(self) -> list[Host]:
         """Return its hosts, by name."""
-        records = (self.room / "hosts").glob("*/host.json")
-        return [Host(self, record.parent.name) for record in sorted(records)]
+        found = []
+        for record in sorted((self.room / "hosts").glob("*/host.json")):
+            with suppress(FileNotFoundError):  # another thread has just destroyed it
+                found.append(Host(self, record.parent.name))
+        return found
 
     def host(self, name: str) -> Host:
         """Find a host; raise LabError if there is none of that name."""
@@ -274,12 +278,14 @@ def sweep() -> list[str]:
     """
     swept = []
     with lock(ROOMS / ".sweeping"):
-        for record in sorted(ROOMS.glob("*/lab.json")):
-            found = read_json(record)
+        # A lab goes under this lock, so none goes between being listed and being read.
+        with lock(ROOMS / ".lock"):
+            found_labs = [read_json(record) for record in sorted(ROOMS.glob("*/lab.json"))]
+        for found in found_labs:
             owner, pointer = found["owner"], Path(found["state"]) / "lab.json"
             gone = not Process.of_json(owner).alive() if owner else not pointer.exists()
             if gone:
-                Lab(room=record.parent).down()
+                Lab(room=ROOMS / found["id"]).down()
                 swept.append(found["id"])
         with lock(ROOMS / ".lock"):
             # Neither made nor removed to the end: there is nothing in it but files.
