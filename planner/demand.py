@@ -147,7 +147,8 @@ def need(
     entry = entry_bytes(rank, context, settings.prefill_step)
     return Need(
         weights=rank.weights,
-        kv=one * sequences,
+        # With the scores of this step and of the next.
+        kv=(one + 2 * traced.logits_row_bytes) * sequences,
         prompt_cache=entry * settings.prompt_cache_entries,
         work=max(0, traced.loading, *work(traced, settings, context, device, fused=fused).values()),
         process=device.process_bytes + (device.group_bytes if ranks > 1 else 0),

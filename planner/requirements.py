@@ -18,8 +18,8 @@ GLIBC: Final[Version] = (2, 35)
 # mlx-lm 0.32.2, Requires-Python; mlx has wheels up to cp315.
 PYTHON: Final[Version] = (3, 11)
 PYTHON_BELOW: Final[Version] = (3, 16)
-# LoadCredential= and ProcSubset= came with 247 (systemd's NEWS); 249 is the oldest that we accept a
-# distribution with (Ubuntu 22.04), and units are written for nothing newer.
+# PrivateIPC= came with 248, ProcSubset= and LoadCredential= with 247 (systemd's NEWS). 249 is
+# Ubuntu 22.04's, the oldest that we accept, and units use nothing newer.
 SYSTEMD: Final = 249
 ARCHITECTURES: Final = frozenset({"x86_64", "aarch64"})  # what the wheels are built for
 # Distributions whose packages `base` can install and hold, from the first version with the glibc.

@@ -106,15 +106,21 @@ class Traced(Record):
     model_type: str
     layers: int
     parameters: int
-    batchable: bool  # False: a cache has no `merge`, so requests are served one at a time
+    alone: str  # why requests are served one at a time; "" where they are served together
     context_max: int | None  # what the configuration says of the longest context
     head_dims: tuple[int, ...]  # of queries and of values, where attention was called
     dtype: str  # of what attention was called with
+    logits_row_bytes: int  # the scores of one next token
     loading: int  # transient bytes over the weights while they are read
     ranks: Mapping[int, Rank | str]  # by world size; a sentence where it cannot be sharded
     # Of the whole model: a rank's own are smaller.
     programs: Mapping[str, Program]
     assumed: tuple[str, ...] = ()  # what was not read from the checkpoint, and from where it is
+
+    @property
+    def batchable(self) -> bool:
+        """Whether several sequences are served at once."""
+        return not self.alone
 
     def rank(self, size: int) -> Rank | str:
         """One of ``size`` ranks, or why there is none."""

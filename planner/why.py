@@ -33,7 +33,7 @@ def _on(host: Host, model: Model, lock: Lock, plan: Plan, mlx_lm: str | None) ->
         return
     yield f"  traced: {traced.model_type}, {traced.layers} layers, by mlx-lm {traced.mlx_lm}"
     if not traced.batchable:
-        yield "  served one at a time: one of its caches cannot be merged into a batch"
+        yield f"  served one at a time: {traced.alone}"
     spaces = [space for space in plan.spaces if space.host == host.name]
     for space in spaces:
         where = "memory" if space.gpu is None else f"GPU {space.gpu}, {space.name}"

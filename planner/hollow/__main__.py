@@ -24,8 +24,9 @@ def trace(directory: Path, sizes: list[int]) -> dict[str, Any]:
     text = config.get("text_config") or config
     seen: set[tuple[str, int]] = set()
     with hollow.watched_attention(seen):
-        examples = hollow.examples(model)
-    batched = hollow.batchable(model)
+        examples, scores = hollow.examples(model)
+    alone = hollow.why_alone(model)
+    merged = hollow.mergeable(model)
     ranks = {str(size): rank(directory, size) for size in sizes if size > 1}
     ranks["1"] = {"weights": hollow.weights(model), "kinds": hollow.kinds(examples)}
     return {
@@ -34,13 +35,14 @@ def trace(directory: Path, sizes: list[int]) -> dict[str, Any]:
         "model_type": config["model_type"],
         "layers": len(model.layers),
         "parameters": int(get_total_parameters(model)),  # type: ignore[no-untyped-call]
-        "batchable": batched,
+        "alone": alone,
         "context_max": text.get("max_position_embeddings"),
         "head_dims": sorted({size for _, size in seen}),
         "dtype": ", ".join(sorted({dtype for dtype, _ in seen})),
+        "logits_row_bytes": int(scores.nbytes),
         "loading": 0,
         "ranks": ranks,
-        "programs": program.programs(model, examples, batched=batched),
+        "programs": program.programs(model, examples, merged=merged, batched=not alone),
     }
 
 
@@ -52,7 +54,7 @@ def rank(directory: Path, size: int) -> dict[str, Any] | str:
         return "its architecture has no `shard` in this mlx-lm"
     try:
         model.shard(hollow.StandIn(size))
-        return {"weights": hollow.weights(model), "kinds": hollow.kinds(hollow.examples(model))}
+        return {"weights": hollow.weights(model), "kinds": hollow.kinds(hollow.examples(model)[0])}
     except Exception as error:  # noqa: BLE001 -- whatever it raises, the real rank would raise
         return str(error)
 

@@ -20,6 +20,9 @@ KINDS = {
 }
 
 
+SEVERAL = 7  # sequences together
+
+
 class Refused(Exception):  # noqa: N818 -- a verdict, not a fault
     """The model cannot be traced; the message is for the operator."""
 
@@ -80,11 +83,11 @@ def kind(cache: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def examples(model: Any, tokens: int = 8) -> list[Any]:  # noqa: ANN401
-    """The model's caches after ``tokens`` tokens of one sequence."""
+def examples(model: Any, tokens: int = 8) -> tuple[list[Any], mx.array]:  # noqa: ANN401
+    """The model's caches after ``tokens`` tokens of one sequence, and the scores of the next."""
     made: list[Any] = caches.make_prompt_cache(model)
-    model(mx.zeros((1, tokens), mx.int32), cache=made)
-    return made
+    out = model(mx.zeros((1, tokens), mx.int32), cache=made)
+    return made, out[:, -1, :]
 
 
 def kinds(made: list[Any]) -> list[dict[str, Any]]:
@@ -98,9 +101,33 @@ def kinds(made: list[Any]) -> list[dict[str, Any]]:
     return [{**dict(key), "count": count} for key, count in counted.items()]
 
 
-def batchable(model: Any) -> bool:  # noqa: ANN401
+def mergeable(model: Any) -> bool:  # noqa: ANN401
     """What the server asks before it serves in batches (mlx_lm/server.py, ``_load``)."""
     return all(hasattr(cache, "merge") for cache in caches.make_prompt_cache(model))
+
+
+def why_alone(model: Any) -> str:  # noqa: ANN401
+    """Why only one sequence can be served at a time; "" where several can.
+
+    The server finds out at its first requests: sequences of unequal lengths are tried here, so
+    many that their number is none of the model's own.
+    """
+    if not mergeable(model):
+        names = {type(c).__name__ for c in caches.make_prompt_cache(model)}
+        return f"no `merge` in one of its caches: {', '.join(sorted(names))}"
+    try:
+        made = [cache.merge([cache] * SEVERAL) for cache in caches.make_prompt_cache(model)]
+        for cache in made:
+            cache.prepare(
+                lengths=[8] * (SEVERAL - 1) + [7], right_padding=[0] * (SEVERAL - 1) + [1]
+            )
+        model(mx.zeros((SEVERAL, 8), mx.int32), cache=made)
+        for cache in made:
+            cache.finalize()
+        model(mx.zeros((SEVERAL, 1), mx.int32), cache=made)
+    except Exception as error:  # noqa: BLE001 -- whatever it raises, the server's thread would
+        return f"several sequences together fail in mlx-lm: {error}"
+    return ""
 
 
 @contextlib.contextmanager

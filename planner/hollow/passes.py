@@ -22,10 +22,10 @@ Caches = list[Any]
 class Passes:
     """What the server does to a model, recorded: each method is one evaluation of its."""
 
-    def __init__(self, model: Any, examples: Sequence[Any], *, batched: bool) -> None:  # noqa: ANN401
+    def __init__(self, model: Any, examples: Sequence[Any], *, merged: bool) -> None:  # noqa: ANN401
         self.model = model
         self.examples = list(leaves(list(examples)))
-        self.batched = batched
+        self.merged = merged  # as the batch generator has caches, even of one sequence
 
     def prefill(self, point: Point) -> graph.Graph:
         """``point.step`` tokens of each prompt (generate.py, ``PromptProcessingBatch.prompt``)."""
@@ -87,7 +87,7 @@ class Passes:
     def _grown(self, batch: int, tokens: int) -> Caches:
         """The model's caches after ``tokens`` tokens of each of ``batch`` sequences."""
         made = caches.make_prompt_cache(self.model)
-        if self.batched:
+        if self.merged:
             made = [cache.merge([copy.copy(cache)] * batch) for cache in made]
         for cache, example in zip(leaves(made), self.examples, strict=True):
             if hasattr(example, "keys"):
@@ -133,9 +133,13 @@ class Passes:
             results = function(given["tokens"])
             return [*results, *(get(holder, key) for _, holder, key in slots("c", made))]
 
+        old = mx.contiguous
+        # Without a name in MLX's export format; a copy, where its input is not in rows.
+        mx.contiguous = lambda x, *_, **__: mx.abs(x)
         try:
             return graph.record(run, arrays, lambda name: name[:2] in {"c.", "g."})
         finally:
+            mx.contiguous = old
             self.model.update(tree_unflatten([(name, array) for name, array in flat]))
 
 

@@ -20,14 +20,22 @@ Record = Callable[[Point], Graph]
 Programs = dict[str, dict[str, Any]]
 
 
-def programs(model: Any, examples: Sequence[Any], *, batched: bool) -> Programs:  # noqa: ANN401
+def programs(
+    model: Any,  # noqa: ANN401
+    examples: Sequence[Any],
+    *,
+    merged: bool,
+    batched: bool,
+) -> Programs:
     """What the server's evaluations need over weights and caches.
 
+    ``merged``: the server generates in batches; ``batched``: of more than one sequence.
+
     ``prefill`` on a CPU, ``kernels`` on a GPU, ``fused`` on one with a kernel for attention;
-    ``join`` of a sequence to those generated for, ``roll`` of uneven prompts; ``step`` of
-    generation where there are no batches.
+    ``step`` of generation, ``join`` of a sequence to those generated for, ``roll`` of uneven
+    prompts.
     """
-    server = passes.Passes(model, examples, batched=batched)
+    server = passes.Passes(model, examples, merged=merged)
     flat: Any = tree_flatten(model.parameters())
     dimensions = {length for _, array in flat for length in array.shape}
     windows = {
@@ -37,16 +45,17 @@ def programs(model: Any, examples: Sequence[Any], *, batched: bool) -> Programs:
         if (size := getattr(cache, name, None))
     }
     ways = _Ways(primes(dimensions, batched=batched), windows, batched=batched)
-    made: Programs = {"prefill": ways.program(server.prefill)}
+    made: Programs = {"prefill": ways.program(server.prefill, lags=work.ON_CPU)}
     with passes.kernels(attention=False):
         made["kernels"] = ways.program(server.prefill)
-    with passes.kernels(attention=True):
-        made["fused"] = ways.program(server.prefill)
+    made["fused"] = made["kernels"]
+    if not ways.unrolled:
+        with passes.kernels(attention=True):
+            made["fused"] = ways.program(server.prefill)
     if batched:
         made["join"] = ways.program(server.join, step=1)
         made["roll"] = ways.program(server.roll, step=1)
-    else:
-        made["step"] = ways.program(server.step, step=1)
+    made["step"] = ways.program(server.step, step=1)
     return made
 
 
@@ -62,22 +71,28 @@ class _Ways:
         self.edges = small | around | {w + d for w in windows for d in (-2, -1, 0, 1)}
         self.far = -(-max(windows, default=0) // STEP) * STEP
 
-    def program(self, record: Record, *, step: int | None = None) -> dict[str, Any]:
+    def program(
+        self, record: Record, *, step: int | None = None, lags: Sequence[int] = work.ON_GPU
+    ) -> dict[str, Any]:
         """The polynomials of what ``record`` records; ``step`` where it is always that."""
-        check = Point(3 if self.batched else 1, step or 512, self.far + 4096 + (step == 1))
-        if self.unrolled is None or step is not None:
+        # Many sequences: experts are sorted from 64 tokens on, and that takes the most.
+        many = 3 if step is None else 71
+        check = Point(many if self.batched else 1, step or 768, self.far + 4096 + (step == 1))
+        if not self.unrolled or step is not None:
             with contextlib.suppress(Unclear):
                 small = record(check)
-                other = Point(check.batch, step or 256, check.tokens)
-                if step is None and not small.alike(record(other)):
-                    raise Unclear("the graph has a part for each token")
+                if step is None and self.unrolled is None:
+                    other = Point(check.batch, 512, check.tokens)
+                    if not small.alike(record(other)):
+                        raise Unclear("the graph has a part for each token")
+                    self.unrolled = 0
                 prime = Point(
                     self.prime.batch, step or self.prime.step, self.prime.tokens + (step == 1)
                 )
-                return work.program(record(prime), prime, self.edges, [(small, check)])
-        return self._fitted(record, step)
+                return work.program(record(prime), prime, self.edges, [(small, check)], lags)
+        return self._fitted(record, step, lags)
 
-    def _fitted(self, record: Record, step: int | None) -> dict[str, Any]:
+    def _fitted(self, record: Record, step: int | None, lags: Sequence[int]) -> dict[str, Any]:
         steps = (step, step) if step else self._steps(record)
         batches = (2, 3) if self.batched else (1, 1)
         extra = 1 if step == 1 else 0
@@ -85,8 +100,7 @@ class _Ways:
         points = [Point(*it) for it in dict.fromkeys(product(batches, steps, lengths))]
         graphs = {point: record(point) for point in points}
         live = {
-            lag: [work.fitted({p: work.peak(g, lag) for p, g in graphs.items()})]
-            for lag in work.LAGS
+            lag: [work.fitted({p: work.peak(g, lag) for p, g in graphs.items()})] for lag in lags
         }
         reads = work.fitted({p: work.read(g) for p, g in graphs.items()})
         operations = max(len(g.operations) for g in graphs.values())

@@ -71,11 +71,11 @@ def _dimension(length: int, point: Point, edges: Collection[int]) -> dict[str, i
             term, rest = term + letter, rest // whole
     if term:
         return {term: rest}
-    if length == point.batch - 1:
+    if length == point.batch - 1 > 1:
         return {"B": 1, "": -1}
     past = point.tokens - point.step
     for known, whole in (({"S": 1}, point.step), ({"T": 1}, point.tokens), (PAST, past)):
-        if length == whole or length - whole in edges:
+        if whole > 1 and (length == whole or length - whole in edges):
             return {**known, "": length - whole}
     return {"": length}
 

@@ -13,19 +13,24 @@ from planner.hollow.symbols import INDEX, TERMS, Point, Unclear, row
 Matrix = np.ndarray[Any, np.dtype[np.int64]]
 
 # Dispatches by which the device may be behind; planner/demand.py says which holds where.
-LAGS = (0, 110, 440, 1100, 2200)
+ON_CPU = (110,)
+ON_GPU = (110, 440, 2200)
 # Points that a plan may ask for: a polynomial that is the largest at none of them is left out.
 ASKED = tuple(
     Point(batch, step, tokens)
-    for batch in (1, 2, 4, 8, 32)
-    for step in (1, 256, 512, 1024, 2048)
-    for tokens in (2**9, 2**11, 2**12, 2**13, 2**14, 2**15, 2**16, 2**17, 2**18, 2**20)
+    for batch in (1, 4, 32)
+    for step in (1, 256, 512, 2048)
+    for tokens in (2**9, 2**11, 2**13, 2**15, 2**17, 2**20)
     if step <= tokens
 )
 
 
 def program(
-    graph: Graph, point: Point, edges: Collection[int], others: Sequence[tuple[Graph, Point]]
+    graph: Graph,
+    point: Point,
+    edges: Collection[int],
+    others: Sequence[tuple[Graph, Point]],
+    lags: Sequence[int],
 ) -> dict[str, Any]:
     """The pass recorded at ``point``, checked against ``others``. Raises Unclear."""
     arrays = [array for step in graph.operations for array in step.makes]
@@ -44,7 +49,7 @@ def program(
     return {
         "operations": len(graph.operations),
         "reads": named(rows[reads].sum(axis=0)),
-        "live": {lag: [named(r) for r in _peaks(run, rows, at, lag)] for lag in LAGS},
+        "live": {lag: [named(r) for r in _peaks(run, rows, at, lag)] for lag in lags},
     }
 
 
@@ -95,6 +100,9 @@ def _peaks(run: Run, rows: Matrix, at: Mapping[str, int], lag: int) -> list[tupl
     # then as long as they will be, and are counted elsewhere.
     live = taken.cumsum(axis=0) - back.cumsum(axis=0) + back
     live -= (taken - done).sum(axis=0)
+    if not len(live):
+        return []
+    live = np.unique(live, axis=0)
     terms = np.array([point.terms() for point in ASKED], dtype=np.float64).T
     chosen = np.unique((live.astype(np.float64) @ terms).argmax(axis=0))
     return [tuple(map(int, live[index])) for index in chosen]

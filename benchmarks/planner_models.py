@@ -1,0 +1,153 @@
+# ruff: noqa: PLC0415 -- the parent process of a measurement has no MLX in it
+"""A small random model of every architecture that mlx-lm has, made from its own arguments.
+
+An argument's value is chosen by its name, since architectures agree on names far more than on
+anything else; where one does not, ``PARTICULAR`` says what it wants. Run
+this file to see which architectures can be made, and why the others cannot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import pkgutil
+import typing
+from typing import Any
+
+LAYERS = 4
+WIDTH = 128
+HEADS = 4
+KV_HEADS = 2
+HEAD = 32
+WORDS = 512
+WINDOW = 512
+
+# By the name of an argument; the first that is there is taken.
+VALUES: dict[str, Any] = {
+    "hidden_size": WIDTH, "dim": WIDTH, "d_model": WIDTH, "n_embd": WIDTH, "model_dim": WIDTH,
+    "num_hidden_layers": LAYERS, "n_layers": LAYERS, "n_layer": LAYERS, "num_layers": LAYERS,
+    "num_transformer_layers": LAYERS,
+    "num_attention_heads": HEADS, "n_heads": HEADS, "n_head": HEADS, "num_heads": HEADS,
+    "num_query_heads": HEADS,
+    "num_key_value_heads": KV_HEADS, "n_kv_heads": KV_HEADS, "num_kv_heads": KV_HEADS,
+    "head_dim": HEAD, "intermediate_size": 256, "ffn_hidden_size": 256, "n_inner": 256,
+    "mlp_hidden_size": 256, "hidden_dim": 256, "ffn_dim": 256, "inner_hidden_size": 256,
+    "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
+    "shared_intermediate_size": 64, "expert_hidden_size": 64,
+    "vocab_size": WORDS, "embedding_size": WORDS,
+    "rms_norm_eps": 1e-5, "layer_norm_eps": 1e-5, "norm_eps": 1e-5, "layer_norm_epsilon": 1e-5,
+    "layernorm_epsilon": 1e-5, "norm_epsilon": 1e-5, "layer_norm_rms_epsilon": 1e-5,
+    "rope_theta": 10000.0, "max_position_embeddings": 4096, "n_positions": 4096, "n_ctx": 4096,
+    "max_seq_len": 4096, "max_sequence_length": 4096,
+    "sliding_window": WINDOW, "sliding_window_size": WINDOW, "window_size": WINDOW,
+    "attention_window_size": WINDOW, "sliding_window_pattern": 2,
+    "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4,
+    "num_experts_per_tok": 2, "moe_top_k": 2, "top_k": 2, "moe_topk": 2, "num_experts_per_token": 2,
+    "n_shared_experts": 1, "num_shared_experts": 1, "moe_num_shared_experts": 1,
+    "n_group": 1, "topk_group": 1, "num_expert_group": 1, "first_k_dense_replace": 1,
+    "moe_layer_freq": 1, "routed_scaling_factor": 1.0, "norm_topk_prob": True,
+    "decoder_sparse_step": 1, "mlp_only_layers": [], "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc", "score_function": "sigmoid",
+    "q_lora_rank": 64, "kv_lora_rank": 64, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32,
+    "v_head_dim": 32, "index_n_heads": 2, "index_head_dim": 32, "index_topk": 64,
+    "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False, "use_bias": False,
+    "bias": False, "use_qkv_bias": False, "qkv_bias": False, "use_qk_norm": True,
+    "rope_traditional": False, "rope_scaling": None, "partial_rotary_factor": 0.5,
+    "rotary_pct": 0.5, "rotary_dim": 16, "hidden_act": "silu", "hidden_activation": "silu",
+    "attention_dropout": 0.0, "logit_scale": 1.0, "logits_scaling": 1.0,
+    "embedding_multiplier": 1.0, "attention_multiplier": 0.1, "residual_multiplier": 1.0,
+    "full_attention_interval": 2, "linear_num_value_heads": 4, "linear_num_key_heads": 2,
+    "linear_key_head_dim": 32, "linear_value_head_dim": 32, "linear_conv_kernel_dim": 4,
+    "state_size": 16, "conv_kernel": 4, "mamba_d_state": 16, "mamba_d_conv": 4,
+    "mamba_expand": 2, "mamba_n_heads": 4, "mamba_d_head": 64, "mamba_n_groups": 1,
+    "mamba_num_heads": 4, "mamba_head_dim": 64, "n_groups": 1, "expand": 2, "time_step_rank": 8,
+    "mamba_dt_rank": 8, "ssm_state_size": 16, "mamba_d_ssm": 256, "mamba_chunk_size": 64,
+    "chunk_size": 64, "intermediate_sizes": 256,
+}  # fmt: skip
+
+# What an architecture wants that its names do not tell.
+PARTICULAR: dict[str, dict[str, Any]] = {}
+
+
+def names() -> tuple[str, ...]:
+    """Every architecture module of the installed mlx-lm: those with a model in them."""
+    import mlx_lm.models
+
+    found = []
+    for module in pkgutil.iter_modules(mlx_lm.models.__path__):
+        try:
+            loaded = importlib.import_module(f"mlx_lm.models.{module.name}")
+        except SystemExit:  # `olmo` ends the process where a package of its own is not installed
+            found.append(module.name)
+            continue
+        if hasattr(loaded, "Model") and hasattr(loaded, "ModelArgs"):
+            found.append(module.name)
+    return tuple(found)
+
+
+def config(name: str) -> dict[str, Any]:
+    """A small configuration of the architecture ``name``."""
+    module = importlib.import_module(f"mlx_lm.models.{name}")
+    made = _arguments(module.ModelArgs)
+    made["model_type"] = name
+    return {**made, **PARTICULAR.get(name, {})}
+
+
+def _arguments(kind: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    made: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
+        hint = hints.get(field.name)
+        if dataclasses.is_dataclass(hint):
+            made[field.name] = _arguments(hint)
+        elif field.name in VALUES:
+            made[field.name] = VALUES[field.name]
+        elif field.name in {"text_config", "llm_config", "language_config"}:
+            made[field.name] = {}
+        elif required:
+            made[field.name] = _plain(hint)
+    return made
+
+
+def _plain(hint: Any) -> Any:
+    for kind, value in ((bool, False), (int, 2), (float, 1.0), (str, "silu")):
+        if hint is kind or kind in typing.get_args(hint):
+            return value
+    origin = typing.get_origin(hint) or hint
+    if origin in {list, tuple}:
+        return []
+    return {} if origin is dict else None
+
+
+def model(name: str, values: dict[str, Any] | None = None) -> Any:
+    """The model itself, with random weights that are not evaluated yet."""
+    module = importlib.import_module(f"mlx_lm.models.{name}")
+    arguments = module.ModelArgs.from_dict(values or config(name))
+    made = module.Model(arguments)
+    made.eval()
+    return made
+
+
+def main() -> None:
+    """Print which architectures can be made and run."""
+    import mlx.core as mx
+    from mlx_lm.models.cache import make_prompt_cache
+
+    mx.set_default_device(mx.cpu)
+    bad = 0
+    for name in names():
+        try:
+            made = model(name)
+            made(mx.zeros((1, 4), mx.int32), cache=make_prompt_cache(made))
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            bad += 1
+            print(f"{name}: {type(error).__name__}: {str(error)[:150]}")
+    print(json.dumps({"architectures": len(names()), "cannot": bad}))
+
+
+if __name__ == "__main__":
+    main()
