@@ -72,7 +72,14 @@ def main(  # noqa: PLR0913, PLR0917 -- one for each option
     fleet = check(str(inventory), limit, seconds=seconds, ask=ask, deep=deep)
     from reports.writing import write  # noqa: PLC0415 -- while hosts answer, nobody needs it
 
-    write(fleet, as_json=as_json, html=html, junit=junit, metrics=metrics, svg=svg)
+    write(
+        fleet,
+        as_json=as_json,
+        html_path=html,
+        junit_path=junit,
+        metrics_path=metrics,
+        svg_path=svg,
+    )
     sys.exit(fleet.exit_status)
 
 

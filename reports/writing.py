@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
+from manifest.metrics import Checked, metrics
 from reports import table
 from reports.fleet import Fleet
+from reports.junit import junit
 from reports.machine import to_json
+from reports.page import page
+
+PICTURE_COLUMNS = 132
 
 
 def write(
     fleet: Fleet,
     *,
-    as_json: bool,
-    html: Path | None,
-    junit: Path | None,
-    metrics: Path | None,
-    svg: Path | None,
+    as_json: bool = False,
+    html_path: Path | None = None,
+    junit_path: Path | None = None,
+    metrics_path: Path | None = None,
+    svg_path: Path | None = None,
 ) -> None:
-    """Write every report that is asked for; without ``--json`` the table goes to stdout."""
+    """Write every report that is asked for; without ``as_json`` the table goes to stdout."""
     if as_json:
         print(json.dumps(to_json(fleet), ensure_ascii=False))
     else:
-        table.show(fleet, Console(highlight=False, soft_wrap=False))
+        table.show(fleet, Console(highlight=False))
+    texts: dict[Path | None, Callable[[], str]] = {
+        html_path: lambda: page(fleet),
+        junit_path: lambda: junit(fleet),
+        metrics_path: lambda: _metrics(fleet),
+        svg_path: lambda: _picture(fleet),
+    }
+    for path, text in texts.items():
+        if path is not None:
+            _replace(path, text())
+
+
+def _metrics(fleet: Fleet) -> str:
+    at = datetime.fromisoformat(fleet.time).timestamp()
+    return metrics(Checked(host.judgement, at, host.name) for host in fleet.hosts)
+
+
+def _picture(fleet: Fleet) -> str:
+    console = Console(
+        record=True, width=PICTURE_COLUMNS, file=io.StringIO(), highlight=False, force_terminal=True
+    )
+    table.show(fleet, console)
+    return console.export_svg(title=f"./drift.py {fleet.inventory}")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one step: whoever scrapes it sees the old one or the new one."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
