@@ -14,6 +14,8 @@ DIRECTORIES = (
     "/opt/mlx-hosts/runtimes",
     "/opt/mlx-hosts/guards",
     "/opt/mlx-hosts/tools",
+    "/opt/mlx-hosts/check",
+    "/opt/mlx-hosts/check/manifest",
     "/etc/mlx-hosts",
     "/etc/mlx-hosts/instances",
     "/var/lib/mlx-hosts",
@@ -22,6 +24,11 @@ DIRECTORIES = (
     "/etc/needrestart",
     "/etc/needrestart/conf.d",
 )
+# What is in those that hold nothing else.
+INSIDE = {
+    "/opt/mlx-hosts": {"check", "guards", "records", "runtimes", "tools"},
+    "/etc/mlx-hosts": {"instances", "stamp.json", "tolerated.json"},
+}
 LISTENING = """
 import pwd
 uid = pwd.getpwnam("mlx").pw_uid
@@ -47,6 +54,12 @@ def test_the_user_serves_and_can_do_nothing_else(host: Host) -> None:
 def test_a_directory_is_roots_and_for_all_to_read(host: Host, path: str) -> None:
     """It is a directory itself (no link to one), root's, mode 0755."""
     assert host.check_output("stat -c '%%F %%a %%U %%G' %s", path) == "directory 755 root root"
+
+
+@pytest.mark.parametrize("path", INSIDE)
+def test_nothing_is_in_our_directories_besides(host: Host, path: str) -> None:
+    """A file put there by hand is seen."""
+    assert set(host.check_output("ls -A %s", path).split()) == INSIDE[path]
 
 
 @pytest.mark.parametrize("name", ["ca-certificates", "python3-venv"])

@@ -154,10 +154,12 @@ def test_instances_run_from_them(host: Host, declared: Declared, settings: dict[
 
 
 def test_old_environments_are_cleared_away(host: Host) -> None:
-    """Beside the one in use there is at most the one before it, the way back."""
+    """Beside the one in use there is at most the one before it, whole: the way back."""
     for shelf in SHELVES:
         listed = host.check_output("ls -A %s", f"/opt/mlx-hosts/{shelf}").split()
         assert 1 <= len(listed) <= 2, (shelf, listed)
+        for name in listed:
+            assert host.file(f"/opt/mlx-hosts/records/{shelf}-{name}.json").is_file
 
 
 def test_locks_have_hashes() -> None:

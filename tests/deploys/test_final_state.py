@@ -1,0 +1,223 @@
+"""The tests of the final state fail on every break: `tests/host` against the shared breaks.
+
+In CI one break of each kind of resource and a sample that rotates by a printed seed; `make soak`
+makes all of them and writes the table in docs/host-tests.md.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from lab import Host, Lab
+from manifest.manifest import Manifest
+from manifest.resources import Shelf
+from manifest.stamp import loads
+from tests.breaks import Break, breaks
+from tests.deploying import PYINFRA, ROOT, environment_of, pyinfra
+
+pytestmark = pytest.mark.lab
+
+DOCS = ROOT / "docs" / "host-tests.md"
+SAMPLE = 4  # besides one of each kind
+# The tests that are likely to tell come first, since a run ends with the first that fails.
+FIRST = {
+    "runtime": "runtimes",
+    "shelf": "runtimes",
+    "weights": "weights",
+    "unit": "units",
+    "unit-set": "units",
+    "instance": "serving",
+}
+MODULES = ("base", "stamp", "units", "check", "serving", "weights", "runtimes", "gpus")
+
+
+@dataclass(slots=True)
+class Patient:
+    """A converged host that is broken and mended, again and again."""
+
+    lab: Lab
+    layers: list[Path]
+    inventory: Path
+    host: Host = field(init=False)
+    manifest: Manifest = field(init=False)
+    kept: str = field(init=False, default="/root/kept")
+
+    def __post_init__(self) -> None:
+        self._boot()
+        stamp = loads(self.host.root_run("cat /etc/mlx-hosts/stamp.json").stdout)
+        assert stamp.applied is not None
+        self.manifest = stamp.applied
+
+    def _boot(self) -> None:
+        self.host = self.lab.boot("patient", layers=self.layers)
+        deadline = time.monotonic() + 180
+        while self.host.root_run("systemctl is-active 'mlx-model@*'", check=False).returncode:
+            assert time.monotonic() < deadline, "the model does not come up"
+            time.sleep(0.5)
+        told = subprocess.run(
+            [PYINFRA, "inventories/lab.py", "debug-inventory", "--json"],
+            cwd=ROOT,
+            env={**os.environ, **environment_of(self.lab)},
+            capture_output=True,
+            check=True,
+            timeout=120,
+        )
+        self.inventory.write_bytes(told.stdout)
+
+    def failing(self, first: str = "base") -> list[str]:
+        """Run the tests of the final state up to the first that fails; give its name."""
+        modules = [first, *(module for module in MODULES if module != first)]
+        files = [f"tests/host/test_{module}.py" for module in modules]
+        where = ["--inventory", str(self.inventory), "--only", self.host.name]
+        run = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "-p", "no:cacheprovider"]
+        done = subprocess.run(
+            [*run, *files, *where],
+            cwd=ROOT,
+            # No other plugin takes part, which halves the time.
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode in {0, 1}, done.stdout + done.stderr
+        found = re.findall(
+            r"^(?:FAILED|ERROR) tests/host/(\S+?)(?:\[|\s|$)", done.stdout, re.MULTILINE
+        )
+        assert bool(found) == bool(done.returncode), done.stdout
+        return [name.replace(".py::", ": ") for name in found]
+
+    def break_and_look(self, one: Break) -> list[str]:
+        """Break it, give the name of the test that fails, and mend it."""
+        keep = KEEP.get(one.kind, "true")
+        path = one.resource.partition(":")[2]
+        self.host.root_run(
+            f"set -eu; rm -rf {self.kept}; mkdir {self.kept}; set -- {shlex.quote(path)}\n{keep}"
+        )
+        one.apply(self.host)
+        failing = self.failing(FIRST.get(one.kind, "base"))
+        self._mend(one, path)
+        return failing
+
+    def _mend(self, one: Break, path: str) -> None:
+        if one.kind in MEND:
+            self.host.root_run(
+                f"set -eu; set -- {shlex.quote(path)}\n{MEND[one.kind]}\nsystemctl daemon-reload"
+            )
+            return
+        if one.kind not in {"runtime", "weights"}:
+            # Not the quickest way, but one that cannot forget anything: it ends with a look at all.
+            arguments = ("-y", "--json", "--limit", self.host.name)
+            if pyinfra(self.lab, *arguments).returncode == 0:
+                return
+        self.host.destroy()
+        self._boot()
+
+
+# What is kept of a resource before it is broken, and how it is put back; all else is mended by a
+# deploy, or by starting anew from the layers of a host that serves.
+KEEP = {
+    "file": "cp -a $1 /root/kept/file",
+    "user": "cp -a /etc/passwd /etc/shadow /etc/group /etc/gshadow /root/kept",
+    "directory": "stat -c '%a %u:%g' $1 >/root/kept/mode",
+}
+MEND = {
+    "file": "rm -rf $1 $1.moved; mv /root/kept/file $1",
+    "user": "cp -a /root/kept/* /etc",
+    "shelf": "rm -r $1/by-hand",
+    "directory": (
+        "if [ -e $1.moved ]; then rm -rf $1; mv $1.moved $1; fi; rm -rf $1/by-hand*\n"
+        "read -r mode owner </root/kept/mode; chmod $mode $1; chown $owner $1"
+    ),
+}
+
+
+def all_breaks(manifest: Manifest) -> list[Break]:
+    """Every break of every resource; a stranger among the environments is ours to make."""
+    strangers = [
+        Break(
+            kind=shelf.kind,
+            resource=shelf.address,
+            change="one added",
+            script=f"mkdir {shelf.id}/by-hand",
+            finding="",
+            at=shelf.address,
+        )
+        for shelf in manifest
+        if isinstance(shelf, Shelf)
+    ]
+    made = breaks(manifest)
+    return made if any(one.kind == Shelf.kind for one in made) else [*made, *strangers]
+
+
+@pytest.fixture(scope="module")
+def patient(
+    lab: Lab, converged: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Patient]:
+    """One host for all breaks: found well before the first, and after the last."""
+    made = Patient(lab, converged, tmp_path_factory.mktemp("patient") / "inventory.json")
+    assert made.failing() == []
+    yield made
+    assert made.failing() == []
+    made.host.destroy()
+
+
+def test_one_break_of_each_kind_is_found(patient: Patient) -> None:
+    """One of each kind and a few more, by a seed: `SEED=… pytest …` makes the same ones again."""
+    seed = os.environ.get("SEED") or str(random.randrange(10**6))
+    print(f"SEED={seed}")
+    chooser = random.Random(seed)
+    made = all_breaks(patient.manifest)
+    by_kind: dict[str, list[Break]] = {}
+    for one in made:
+        by_kind.setdefault(one.kind, []).append(one)
+    chosen = [chooser.choice(of_kind) for of_kind in by_kind.values()]
+    chosen += chooser.sample(made, SAMPLE)
+    missed = [one.id for one in chosen if not patient.break_and_look(one)]
+    assert missed == []
+
+
+@pytest.mark.soak
+def test_every_break_is_found(patient: Patient) -> None:
+    """Every break of every resource; the table in docs/host-tests.md is written from it."""
+    found: dict[str, list[str]] = {}
+    made = all_breaks(patient.manifest)
+    for one in made:
+        found[one.id] = patient.break_and_look(one)
+    write_table(made, found)
+    assert [name for name, failing in found.items() if not failing] == []
+
+
+def test_every_kind_of_resource_is_broken(patient: Patient) -> None:
+    """No kind of resource in a host's manifest is forgotten by the breaks."""
+    broken = {one.kind for one in all_breaks(patient.manifest)}
+    assert broken == {resource.kind for resource in patient.manifest}
+
+
+def write_table(made: Iterable[Break], found: dict[str, list[str]]) -> None:
+    """Write, into docs/host-tests.md, which test tells of each kind of change to each kind."""
+    rows: dict[tuple[str, str], list[Break]] = {}
+    for one in made:
+        if one.id in found:
+            rows.setdefault((one.kind, one.change), []).append(one)
+    lines = ["| resource | change | found | by |", "|---|---|---|---|"]
+    for (kind, change), ones in rows.items():
+        tests = sorted({f"`{name}`" for one in ones for name in found[one.id]})
+        count = sum(bool(found[one.id]) for one in ones)
+        lines.append(f"| {kind} | {change} | {count} of {len(ones)} | {', '.join(tests)} |")
+    text = DOCS.read_text(encoding="utf-8")
+    begin, end = "<!-- breaks -->\n", "<!-- end of breaks -->"
+    before, _, rest = text.partition(begin)
+    after = rest.partition(end)[2]
+    DOCS.write_text(before + begin + "\n".join([*lines, ""]) + end + after, encoding="utf-8")

@@ -1,0 +1,74 @@
+"""What the host checks itself with: the checkout's own program, on a timer that runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from testinfra.host import Host
+
+from tests.host.declared import ROOT, Declared
+from tests.host.test_units import owned_text, rendered, show
+
+CHECK = "/opt/mlx-hosts/check"
+ELSEWHERE = {"__main__.py": "facts/on_host.py", "probe_program.py": "facts/probe_program.py"}
+# Everything is imported, nothing is run.
+IMPORT = (
+    f"import runpy, sys; sys.path[:0] = [{CHECK!r}]; runpy.run_path({CHECK!r} + '/__main__.py')"
+)
+
+
+def test_the_program_is_the_checkouts(host: Host) -> None:
+    """Every file of it is the checkout's to the byte, root's; none is missing, none besides."""
+    found = host.check_output("find %s -type f -exec sha256sum {} +", CHECK).splitlines()
+    files = {path.removeprefix(f"{CHECK}/"): digest for digest, path in map(str.split, found)}
+    expected = {name: (ROOT / ELSEWHERE.get(name, name)).read_bytes() for name in files}
+    assert files == {name: hashlib.sha256(text).hexdigest() for name, text in expected.items()}
+    loose = (
+        "find %s ! '(' -user root -group root '(' -type f -perm 644 -o -type d -perm 755 ')' ')'"
+    )
+    assert host.check_output(loose, CHECK) == ""
+    done = host.run("python3 -IB -c %s", IMPORT)
+    assert done.rc == 0, done.stderr
+
+
+def test_the_timer_runs_and_will_again(host: Host) -> None:
+    """It is up, comes back at boot, comes from our file alone, and was not edited since."""
+    timer = "mlx-drift.timer"
+    assert show(
+        host,
+        timer,
+        "ActiveState",
+        "UnitFileState",
+        "FragmentPath",
+        "DropInPaths",
+        "NeedDaemonReload",
+    ) == {
+        "ActiveState": "active",
+        "UnitFileState": "enabled",
+        "FragmentPath": f"/etc/systemd/system/{timer}",
+        "DropInPaths": "",
+        "NeedDaemonReload": "no",
+    }
+
+
+def test_its_units_are_the_checkouts(host: Host, declared: Declared) -> None:
+    """Service and timer are the templates, with the host's Python filled in."""
+    folder = "/etc/systemd/system"
+    assert owned_text(host, f"{folder}/mlx-drift.timer") == rendered("mlx-drift.timer")
+    python = declared.data.get("site", {}).get("python") or "/usr/bin/python3"
+    text = owned_text(host, f"{folder}/mlx-drift.service")
+    (start,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+    given = start.partition("=")[2].split()[0]
+    assert given in {python, "python3"}
+    assert text == rendered("mlx-drift.service", python=given, checker=CHECK)
+    loaded = show(host, "mlx-drift.service", "LoadState", "DropInPaths", "NeedDaemonReload")
+    assert loaded == {"LoadState": "loaded", "DropInPaths": "", "NeedDaemonReload": "no"}
+
+
+def test_what_is_tolerated_is_the_inventorys(host: Host, declared: Declared) -> None:
+    """The host lets pass what the inventory says, and nothing else."""
+    text = owned_text(host, "/etc/mlx-hosts/tolerated.json")
+    tolerated = json.loads(text)
+    assert text == json.dumps(tolerated, indent=1) + "\n"
+    assert len(tolerated) == len(declared.data.get("tolerated") or ())
