@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from facts import bare_host
 from lab import Host, Lab
 from lab.driver import ACTIVATE, install
 from lab.tree import differences
@@ -32,7 +34,7 @@ lab = [
         **{key: value for key, value in _hosts[name].items() if key.startswith("ssh_")},
         "flavour": None if name == "refused" else "cpu",
     })
-    for name in ("one", "refused", "other")
+    for name in ("one", "refused", "other") if name in _hosts
 ]
 """
 # The real preflight; what stands for the rest of a deploy is one file that it would write.
@@ -56,19 +58,12 @@ def three(lab: Lab) -> list[Host]:
     return hosts
 
 
-@pytest.mark.parametrize("arguments", ["--dry", "--json", "", "-y --json", "-y"])
-def test_the_refused_host_is_told_every_reason_and_left_alone(
-    lab: Lab, three: list[Host], tmp_path: Path, arguments: str
-):
-    """In every kind of run, without a terminal: message, exit status, tree, and the others."""
-    (tmp_path / "three.py").write_text(INVENTORY)
-    (tmp_path / "deploy.py").write_text(DEPLOY)
-    good, refused = [three[0], three[2]], three[1]
-    for host in good:
-        host.root_run("rm -f /root/gone-on")
-    before = refused.tree()
-    done = subprocess.run(
-        [PYINFRA, tmp_path / "three.py", tmp_path / "deploy.py", *arguments.split()],
+def run(lab: Lab, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the real pyinfra over the hosts above that are there, without a terminal."""
+    (place / "hosts.py").write_text(INVENTORY)
+    (place / "deploy.py").write_text(DEPLOY)
+    return subprocess.run(
+        [PYINFRA, place / "hosts.py", place / "deploy.py", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment_of(lab)},
         stdin=subprocess.DEVNULL,
@@ -77,6 +72,18 @@ def test_the_refused_host_is_told_every_reason_and_left_alone(
         timeout=120,
         check=False,
     )
+
+
+@pytest.mark.parametrize("arguments", ["--dry", "--json", "", "-y --json", "-y"])
+def test_the_refused_host_is_told_every_reason_and_left_alone(
+    lab: Lab, three: list[Host], tmp_path: Path, arguments: str
+):
+    """In every kind of run, without a terminal: message, exit status, tree, and the others."""
+    good, refused = [three[0], three[2]], three[1]
+    for host in good:
+        host.root_run("rm -f /root/gone-on")
+    before = refused.tree()
+    done = run(lab, tmp_path, *arguments.split())
     assert done.returncode == 1, done.stderr
     assert "refused is refused" in done.stderr
     assert [reason for reason in REASONS if reason not in done.stderr] == []
@@ -87,3 +94,20 @@ def test_the_refused_host_is_told_every_reason_and_left_alone(
         (plan,) = json.loads(done.stdout)["plan"]
         if "-y" not in arguments:
             assert plan["hosts_with_change"] == ["one", "other"]
+
+
+def test_a_driver_that_hangs_is_a_refusal_within_seconds(
+    lab: Lab, three: list[Host], tmp_path: Path
+):
+    """Over SSH and sudo; it is deaf to signals, and a child of it holds its output."""
+    one, refused, other = three
+    install(refused.root, "hangs")
+    refused.root_run(ACTIVATE)
+    began = time.monotonic()
+    done = run(lab, tmp_path, "-y")
+    took = time.monotonic() - began
+    assert "needs an answer from `nvidia-smi`; found it hung and was given up" in done.stderr
+    assert "glibc 2.31" in done.stderr, "the rest is told all the same"
+    assert done.returncode == 1
+    assert [(host.root / "root/gone-on").exists() for host in (one, other)] == [True, True]
+    assert bare_host.SECONDS <= took < bare_host.SECONDS + 25

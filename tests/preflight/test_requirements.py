@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from planner.requirements import DRIVER, GLIBC, PYTHON, RUNTIME_BYTES, flavour, version
+from planner.requirements import (
+    DRIVER,
+    GLIBC,
+    PYTHON,
+    RUNTIME_BYTES,
+    SYSTEMD,
+    flavour,
+    version,
+)
 
 LOCKS = Path(__file__).parents[2] / "locks"
 
@@ -55,6 +63,34 @@ def _wheel_files(name: str) -> list[Path]:
     from importlib.metadata import files
 
     return [Path(str(path.locate())) for path in files(name) or []]
+
+
+# systemd.unit(5) and its neighbours, "Added in version": settings that a unit of ours could use.
+NEWER = {
+    250: "ExitType LoadCredentialEncrypted SetCredentialEncrypted RestrictFileSystems "
+    "RestrictNetworkInterfaces StartupAllowedCPUs StartupAllowedMemoryNodes",
+    252: "StartupMemoryMax MemoryZSwapMax",
+    253: "OpenFile LogFilterPatterns",
+    254: "RestartSteps RestartMaxDelaySec RestartMode RootEphemeral DelegateSubgroup "
+    "ImportCredential MemoryPressureWatch MemoryPressureThresholdSec UpheldBy",
+    255: "SurviveFinalKillSignal NFTSet CoredumpReceive PollLimitBurst",
+    257: "PrivatePIDs BindLogSockets ManagedOOMMemoryPressureDurationSec",
+}
+
+
+def test_units_use_nothing_newer_than_the_systemd_asked_for():
+    """A setting that the host's systemd does not know is ignored there, with a line in its log."""
+    templates = Path(__file__).parents[2] / "templates"
+    used = {
+        (path.name, line.partition("=")[0])
+        for path in templates.glob("*.j2")
+        for line in path.read_text().splitlines()
+        if "=" in line
+    }
+    newer = {word for since, words in NEWER.items() if since > SYSTEMD for word in words.split()}
+    assert [one for one in sorted(used) if one[1] in newer] == []
+    texts = [path.read_text() for path in templates.glob("*.j2")]
+    assert not any("%d/" in text for text in texts), "the credentials' specifier came with 250"
 
 
 def test_every_flavour_has_a_lock_and_a_size():
