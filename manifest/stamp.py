@@ -66,8 +66,8 @@ class Stamp:
         data = {
             "version": VERSION,
             "run": self.run.to_json(),
-            "applied": self.applied.to_json() if self.applied else None,
-            "intended": self.intended.to_json() if self.intended else None,
+            "applied": _json(self.applied),
+            "intended": _json(self.intended),
             "bound": self.bound,
             "versions": dict(self.versions),
         }
@@ -93,3 +93,7 @@ def loads(text: str) -> Stamp:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StampError(f"stamp: not readable: {error!r}") from None
+
+
+def _json(manifest: Manifest | None) -> list[dict[str, Any]] | None:
+    return manifest.to_json() if manifest is not None else None  # an empty one is one
