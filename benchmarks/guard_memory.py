@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from guard import upstream  # noqa: E402
+from guard.engines import mlx  # noqa: E402
 from tests.guard.models import make_tiny_llama  # noqa: E402
 
 LAYERS, KV_HEADS, HEADS, HIDDEN = 4, 2, 4, 256
@@ -86,10 +87,12 @@ async def ready(port: int) -> None:
 async def measure(minutes: float, out: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         model = make_tiny_llama(Path(temporary, "model"), hidden=HIDDEN, layers=LAYERS, heads=HEADS)
-        weights = (model / "model.safetensors").stat().st_size
+        weights = mlx.weights_bytes(model)
         bare = Path(temporary, "bare.py")
         engines = ROOT / "guard/engines"
-        bare.write_text(BARE.format(launcher=str(engines / "mlx_launcher.py")))
+        bare.write_text(  # noqa: ASYNC240 - before anything runs
+            BARE.format(launcher=str(engines / "mlx_launcher.py"))
+        )
         ports = {"through the launcher": 19311, "without it": 19312}
         scripts = {"through the launcher": engines / "mlx_launcher.py", "without it": bare}
         flags = ["--model", model, "--prompt-concurrency", BATCH, "--decode-concurrency", BATCH,

@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
 Instance = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[0-9]+(\.[0-9]+)?$")]
@@ -20,6 +27,34 @@ class ConfigError(Exception):
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Address = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+:[0-9]{1,5}$")]
+
+
+class Group(Section):
+    """One rank of a model over several GPUs or hosts."""
+
+    rank: Annotated[int, Field(ge=0)]
+    backend: Literal["nccl", "ring"]
+    ranks: Annotated[tuple[Address, ...], Field(min_length=2)]
+    """Each rank's own ``IP:PORT`` on the fabric, for MLX's traffic."""
+    meeting: Address
+    """Where rank 0's guard listens for the others' guards; on the fabric too."""
+    link_timeout_s: Annotated[float, Field(gt=0)] = 5.0
+    """Silence of another guard after which it counts as lost."""
+    start_deadline_s: Annotated[float, Field(gt=0)] = 900.0
+    """From the meeting to the first token."""
+
+    @property
+    def world(self) -> int:
+        return len(self.ranks)
+
+    @model_validator(mode="after")
+    def _rank_is_one_of_them(self) -> Group:
+        if self.rank >= self.world:
+            raise ValueError(f"rank {self.rank} of {self.world} ranks")
+        return self
 
 
 class Config(Section):
@@ -81,6 +116,8 @@ class Config(Section):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 8 << 20
     engine_environment: dict[EngineVariable, str] = {}
     """More of MLX's, NCCL's or CUDA's variables for the engine."""
+    group: Group | None = None
+    """For a rank of several; ranks above 0 have no API."""
 
 
 def load(path: Path) -> Config:

@@ -19,6 +19,7 @@ from guard.desk import Desk
 from guard.door import Door, listen
 from guard.engines import mlx
 from guard.errors import Refusal, unavailable
+from guard.link import Link, Lost
 from guard.metrics import Metrics
 from guard.notify import Notifier
 from guard.process import EngineProcess
@@ -26,6 +27,7 @@ from guard.pulse import Pulse
 from guard.state import State
 from guard.tokenizer import Tokenizer
 from guard.vitals import Hung, Stream, Vitals
+from guard.weights import Incomplete, fingerprint
 
 LOOK_S = 0.25  # between two looks at the engine
 HEALTH_S = 1.0  # between two questions whether its generation thread lives
@@ -67,6 +69,9 @@ class Supervisor:
         self._leaving = asyncio.Event()
         self._look_now = asyncio.Event()
         self._app.engine_broke = self._look_now.set
+        self._link = _link(config)
+        self._follower = config.group is not None and config.group.rank > 0
+        """A rank above 0: it serves nobody, and rank 0 says when the group is ready."""
         self._process: EngineProcess | None = None
         self._stopped_since: float | None = None
 
@@ -91,6 +96,8 @@ class Supervisor:
             if self._process is not None:
                 await self._process.end(grace_s=ENGINE_GRACE_S)
             await self._tokenizer.close()
+            if self._link is not None:
+                await self._link.close()
             door.should_exit = True
             await serving
             beat.cancel()
@@ -104,16 +111,48 @@ class Supervisor:
 
     async def _start(self) -> None:
         await self._wait_for_gpu()
+        await self._meet()
         self._process = await EngineProcess.start(self._command, self._environment)
         self._state.engine_pid = self._process.pid
         self._state.move("loading")
         try:
-            warming = asyncio.create_task(self._warm())
+            warming = asyncio.create_task(self._follow() if self._follower else self._warm())
             await self._while_it_moves(warming)
         finally:
             warming.cancel()
+        if self._link is not None and not self._follower:
+            self._link.tell_ready()
         self._state.move("ready")
         self._notifier.ready(self._state.words)
+
+    async def _meet(self) -> None:
+        """All ranks are there with the same weights, or Failed."""
+        if self._link is None:
+            return
+        try:
+            self._link.about["weights"] = await asyncio.to_thread(
+                fingerprint, Path(self._config.model)
+            )
+        except (Incomplete, OSError) as error:
+            raise Failed(f"the weights are not whole: {error}") from None
+        meeting = asyncio.create_task(self._link.meet())
+        deadline = time.monotonic() + self._config.start_timeout_s
+        try:
+            while not meeting.done():
+                if time.monotonic() > deadline:
+                    raise Failed(f"the group did not come together: {self._link.words}")
+                self._state.progress(self._link.words, extend_s=self._config.start_timeout_s)
+                await asyncio.wait({meeting}, timeout=0.5)
+                self._raise_if_left()
+            meeting.result()
+        except Lost as lost:
+            raise Failed(str(lost)) from None
+        finally:
+            meeting.cancel()
+
+    async def _follow(self) -> None:
+        assert self._link is not None  # noqa: S101 - a follower has one
+        await self._link.ready.wait()
 
     async def _wait_for_gpu(self) -> None:
         deadline = time.monotonic() + self._config.start_timeout_s
@@ -126,9 +165,13 @@ class Supervisor:
     async def _while_it_moves(self, warming: asyncio.Task[None]) -> None:
         """Wait for the first token as long as the engine reads, grows or computes."""
         assert self._process is not None  # noqa: S101 - just started
-        whole = max(1, mlx.weights_bytes(self._config))
+        whole = max(1, mlx.weights_bytes(Path(self._config.model)))
         patience = self._config.start_timeout_s + self._config.compile_allowance_s
         signs, moved = (0, 0), time.monotonic()
+        group = self._config.group
+        deadline = moved + group.start_deadline_s if group is not None else None
+        if group is not None and self._follower:
+            patience = group.start_deadline_s  # it sits in a collective until rank 0 asks
         while not warming.done():
             await asyncio.wait(
                 {warming, self._process.exited}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED
@@ -136,7 +179,10 @@ class Supervisor:
             self._raise_if_left()
             if self._process.ended:
                 raise Failed(f"the engine {self._process.ended} while starting")
+            self._judge_link()
             now = time.monotonic()
+            if deadline is not None and now > deadline:
+                raise Failed("the group generated no token before its deadline")
             if (seen := self._process.signs()) != signs:
                 signs, moved = seen, now
                 share = min(100, 100 * seen[0] // whole)
@@ -159,6 +205,8 @@ class Supervisor:
             await asyncio.sleep(0.2)
         self._state.move("warming")
         facts = await self._engine.facts()
+        if self._link is not None and not facts["batchable"]:
+            raise Failed("this model is not served in batches, which a rank group must be")
         self._desk.fingerprint = str(facts["fingerprint"])
         self._metrics.identify(self._config, facts)
         try:
@@ -190,6 +238,9 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Returns when asked to leave; raises Failed with the verdict."""
+        if self._follower:
+            await self._watch_as_follower()
+            return
         probe: asyncio.Task[None] | None = None
         pulse = Pulse(self._engine.alive, every_s=HEALTH_S, patience_s=HEALTH_PATIENCE_S)
         idle_since = time.monotonic()
@@ -213,6 +264,12 @@ class Supervisor:
             if probe is not None:
                 probe.cancel()
 
+    async def _watch_as_follower(self) -> None:
+        """Its engine speaks to rank 0 only; so its process and the link are all there is to see."""
+        while not self._leaving.is_set():
+            await self._look()
+            self._judge_process(time.monotonic())
+
     async def _look(self) -> bool:
         """Wait until it is time to look again; whether somebody called for it."""
         assert self._process is not None  # noqa: S101 - started
@@ -225,7 +282,16 @@ class Supervisor:
         self._look_now.clear()
         return at_once
 
+    def _judge_link(self) -> None:
+        if self._link is None:
+            return
+        if self._link.lost is not None:
+            raise Failed(f"the group is broken: {self._link.lost}")
+        if self._link.leaving.is_set() and not self._leaving.is_set():
+            self._leave()  # the other rank waits until we have drained for it
+
     def _judge_process(self, now: float) -> None:
+        self._judge_link()
         assert self._process is not None  # noqa: S101 - started
         if self._process.ended:
             raise Failed(f"the engine {self._process.ended}")
@@ -267,6 +333,12 @@ class Supervisor:
         self._state.move("draining")
         self._notifier.stopping(self._state.words)
         deadline = time.monotonic() + self._config.stop_timeout_s
+        if self._follower and self._link is not None:
+            self._link.tell_leaving()
+            # Rank 0 closes the link when it has drained.
+            while self._link.lost is None and time.monotonic() < deadline:
+                await self._look()
+            return
         while self._desk.orders and time.monotonic() < deadline:
             try:
                 await self._look()
@@ -321,6 +393,17 @@ def _free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
+
+
+def _link(config: Config) -> Link | None:
+    if config.group is None:
+        return None
+    settings = (
+        "slug", "served_name", "engine", "context_tokens", "prompt_concurrency",
+        "decode_concurrency", "prefill_step", "prompt_cache_entries",
+    )  # fmt: skip
+    about = {name: getattr(config, name) for name in settings}
+    return Link(config.group, about | {"runtime": Path(config.runtime).name})
 
 
 async def _beat(notifier: Notifier) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 from guard import upstream
 from guard.ask import Ask, Delta, EngineBroke, Event, Finish, Progress, Scored, Usage
-from guard.config import Config
+from guard.config import Config, Group
 
 HERE = Path(__file__).parent
 PENALTY_TOKENS = 256  # the engine's own 20 forget a sentence ago
@@ -33,6 +32,8 @@ def command(config: Config, port: int) -> list[str]:
         # One more than planned: the guard's own probe keeps a prefix of one token there.
         "--prompt-cache-size": config.prompt_cache_entries and config.prompt_cache_entries + 1,
         "--prompt-cache-bytes": config.prompt_cache_bytes,
+        "--guard-backend": config.group and config.group.backend,
+        "--guard-world": config.group and config.group.world,
     }
     return [
         *(f"{config.runtime}/bin/python", "-I", str(HERE / "mlx_launcher.py")),
@@ -54,7 +55,7 @@ def environment(config: Config) -> dict[str, str]:
     return {
         "PATH": f"{config.runtime}/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
-        "TZ": os.environ.get("TZ", "UTC"),
+        "TZ": "UTC",  # of a template's clock: the same on every rank
         "HOME": config.cache_dir,
         "TMPDIR": config.cache_dir,
         "HF_HOME": f"{config.cache_dir}/huggingface",
@@ -65,12 +66,28 @@ def environment(config: Config) -> dict[str, str]:
         "CUDA_CACHE_PATH": f"{config.cache_dir}/nv",
         "CUDA_VISIBLE_DEVICES": ",".join(config.gpu_uuids),
         **config.engine_environment,
+        **(group_environment(config.group, Path(config.run_dir)) if config.group else {}),
     }
 
 
-def weights_bytes(config: Config) -> int:
+def weights_bytes(model: Path) -> int:
     """What the engine reads to load (its own glob)."""
-    return sum(file.stat().st_size for file in Path(config.model).glob("model*.safetensors"))
+    return sum(file.stat().st_size for file in model.glob("model*.safetensors"))
+
+
+def group_environment(group: Group, run_dir: Path) -> dict[str, str]:
+    """MLX's own variables for one rank; all of them, or it is silently a group of one."""
+    if group.backend == "nccl":
+        address, _, port = group.ranks[0].rpartition(":")
+        return {
+            "NCCL_HOST_IP": address,
+            "NCCL_PORT": port,
+            "MLX_WORLD_SIZE": str(group.world),
+            "MLX_RANK": str(group.rank),
+        }
+    hosts = run_dir / "ring.json"
+    hosts.write_text(json.dumps([[address] for address in group.ranks]), encoding="utf-8")
+    return {"MLX_HOSTFILE": str(hosts), "MLX_RANK": str(group.rank)}
 
 
 class Engine:

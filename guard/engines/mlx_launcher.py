@@ -7,7 +7,8 @@ when the locked mlx-lm no longer needs it, and when it no longer applies.
 1. ``set_memory_limit`` and ``set_cache_limit``: the server sets none on CUDA, and MLX's own is 95 %
    of the whole device.
 2. ``init(strict=True)`` and the world size: with one variable missing a rank silently becomes a
-   group of one that answers HTTP.
+   group of one that answers HTTP.  ``OneClock``: every rank renders the chat template itself, and
+   a template that asks for the date would differ at midnight, which deadlocks the group.
 3. ``KeptPrefixes``: stored caches are unevaluated slices that each keep their whole padded batch
    alive, and an exact hit leaves nothing to process, which ends generation for good.
 4. ``Handler``: streams carry no log probabilities and are silent while a tool call is generated,
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import datetime as dt
 import json
 import os
 import signal
@@ -34,6 +36,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm import server as upstream_server
 from mlx_lm.models.cache import LRUPromptCache
+from transformers.utils import chat_template_utils
 
 server: Any = upstream_server  # untyped, and its classes are stood in for here
 
@@ -107,6 +110,11 @@ class Handler(upstream_server.APIHandler):
             self._scored = []
         return response
 
+    def handle_chat_completions(self) -> Any:
+        request = super().handle_chat_completions()
+        vars(request)["clock"] = time.time()  # travels to the other ranks with the request
+        return request
+
     def do_GET(self) -> None:  # noqa: N802 - http.server's name
         if self.path != "/guard":
             super().do_GET()  # type: ignore[no-untyped-call]
@@ -134,6 +142,21 @@ def _facts(generator: Any) -> dict[str, Any]:
     }
 
 
+class OneClock(server.ResponseGenerator):  # type: ignore[misc]
+    """Entry 2, too."""
+
+    def _tokenize(self, tokenizer: Any, request: Any, args: Any) -> Any:
+        clock = vars(request).get("clock", 0.0)
+
+        class Then(dt.datetime):
+            @classmethod
+            def now(cls, tz: dt.tzinfo | None = None) -> Then:
+                return cls.fromtimestamp(clock, tz)
+
+        vars(chat_template_utils)["datetime"] = Then
+        return super()._tokenize(tokenizer, request, args)
+
+
 class Server(ThreadingHTTPServer):
     """Entry 5."""
 
@@ -149,9 +172,8 @@ def run(host: str, port: int, provider: Any, *, world: int = 1) -> None:
     limit = (
         {} if arguments.prompt_cache_bytes is None else {"max_bytes": arguments.prompt_cache_bytes}
     )
-    generator = server.ResponseGenerator(
-        provider, KeptPrefixes(arguments.prompt_cache_size, **limit)
-    )
+    generate = OneClock if world > 1 else server.ResponseGenerator
+    generator = generate(provider, KeptPrefixes(arguments.prompt_cache_size, **limit))
     if group.rank() == 0:
         server._run_http_server(host, port, generator, Server, Handler)  # noqa: SLF001
     else:

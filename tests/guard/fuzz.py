@@ -29,7 +29,7 @@ from tests.guard.models import WITH_TOOLS, make_tiny_llama
 KNOWN = {200, 400, 404, 405, 408, 413, 429, 503}
 NASTY: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 7, 1.5, -0.0, 1e-320, 1e308, 2**31, 2**63, -(2**63), 10**30, "",
-    "a", "\x00", "é", "\U0001f600", "‮", "default_model", "/etc/passwd", "x" * 2000, [], [None],
+    "a", "\x00", "é", "\U0001f600", "\u202e", "default_model", "/etc/passwd", "x" * 2000, [], [None],
     [1], [[1]], ["a", "b"], [""], {}, {"a": 1}, {"1099511627776": 1}, {"chat_template": "{{ 1 }}"},
     {"type": "json_object"}, {"include_usage": None}, [[[[]]]],
 )  # fmt: skip
@@ -39,6 +39,7 @@ EXTRA = (
     "response_format", "functions", "audio", "modalities", "prediction", "guided_json", "logprobs",
     "__proto__", "model ", "",
 )  # fmt: skip
+COUNTED = ("vllm:request_success_total", "mlx_guard_requests_total", "mlx_guard_prompts_mis")
 WORDS = ("the", "of", " ", "\n", "<|end|>", "<|user|>", "<tool_call>", "</tool_call>", "{", "}",
          "é", "中", "\U0001f600", "\x00", "a" * 50, "<think>", "{{ 7 }}", "{% raw %}")  # fmt: skip
 
@@ -70,7 +71,10 @@ class Maker:
     def valid(self) -> tuple[str, dict[str, Any]]:
         """A request that OpenAI's service would take."""
         chance = self.chance
-        body: dict[str, Any] = {"model": "tiny", "max_tokens": chance.choice((1, 1, 1, 2, 2, 3, 8, 30))}
+        body: dict[str, Any] = {
+            "model": "tiny",
+            "max_tokens": chance.choice((1, 1, 1, 2, 2, 3, 8, 30)),
+        }
         optional: dict[str, Any] = {
             "temperature": chance.choice((0, 0.7, 1, 2, 1e-9)),
             "top_p": chance.choice((0, 0.5, 1)),
@@ -203,16 +207,15 @@ def fuzz(requests: int, seed: int, place: Path, *, workers: int = 6) -> dict[str
             assert instance.chat("control").json()["choices"] == control
             assert instance.engine_pid == pid
             done = sum(told.values())
-            print(f"{done} in {time.monotonic() - began:.0f} s, wrong: {len(wrong)}",
-                  file=sys.stderr, flush=True)  # fmt: skip
+            since = time.monotonic() - began
+            print(f"{done} in {since:.0f} s, wrong: {len(wrong)}", file=sys.stderr, flush=True)
         assert instance.chat("control").json()["choices"] == control
         assert instance.engine_pid == pid
         metrics = instance.client.get("/metrics").text.splitlines()
     totals = {
         line.split()[0]: float(line.split()[1])
         for line in metrics
-        if line.startswith(("vllm:request_success_total", "mlx_guard_requests_total",
-                            "mlx_guard_prompts_miscounted"))
+        if line.startswith(COUNTED)
     }  # fmt: skip
     return {
         "requests": sum(told.values()),
