@@ -14,7 +14,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import get_session, hf_raise_for_status
 
@@ -50,16 +49,18 @@ class Repository:
         api = HfApi(endpoint=self.endpoint, token=self.token or False)
 
         def ask() -> tuple[File, ...]:
-            tree = api.list_repo_tree(self.repo, recursive=True, revision=self.revision)
+            # In place of `list_repo_tree`, which takes no timeout.
+            info = api.model_info(
+                self.repo, revision=self.revision, files_metadata=True, timeout=REQUEST_SECONDS
+            )
             return tuple(
                 File(
-                    path=item.path,
-                    size=item.size,
+                    path=item.rfilename,
+                    size=item.size or 0,
                     sha256=item.lfs.sha256 if item.lfs else None,
                     oid=None if item.lfs else item.blob_id,
                 )
-                for item in tree
-                if isinstance(item, RepoFile)
+                for item in info.siblings or ()
             )
 
         files: tuple[File, ...] = self._guarded(ask)

@@ -147,8 +147,8 @@ def need(
     entry = entry_bytes(rank, context, settings.prefill_step)
     return Need(
         weights=rank.weights,
-        # With the scores of this step and of the next.
-        kv=(one + 2 * traced.logits_row_bytes) * sequences,
+        # With the scores of this step and of the next, and the tokens.
+        kv=(one + 2 * traced.logits_row_bytes + 4 * context) * sequences,
         prompt_cache=entry * settings.prompt_cache_entries,
         work=max(0, traced.loading, *work(traced, settings, context, device, fused=fused).values()),
         process=device.process_bytes + (device.group_bytes if ranks > 1 else 0),
@@ -180,7 +180,7 @@ def work(
                 device.commit_bytes, device.commits, batch=batch, step=tokens, tokens=context
             )
             lag = min(lag, closed)
-        found[name] = program.peak(lag, batch=batch, step=tokens, tokens=context)
+        found[name] = traced.over(name, lag, batch=batch, step=tokens, tokens=context)
     return found
 
 

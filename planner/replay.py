@@ -16,7 +16,7 @@ from planner.record import Record
 from planner.traced import Kind, Rank, Traced
 
 TOKEN = 4  # bytes of a token that was seen (`TokenBuffer`)
-SMALL = 512  # bytes of the positions and paddings in one cache, at the most
+SMALL, SMALLER = 512, 128  # bytes of positions and paddings in a cache, and of each sequence there
 STEP = 256  # tokens by which a cache grows (`BatchKVCache.step`)
 
 
@@ -211,6 +211,7 @@ class _Server:
         self.kept: deque[int] = deque()
         self.joined = False  # copies that come with the next step
         self.peak = 0
+        self.widest = 0  # batch so far
 
     @property
     def busy(self) -> bool:
@@ -218,11 +219,12 @@ class _Server:
 
     @property
     def held(self) -> int:
-        row = 2 * self.traced.logits_row_bytes  # the scores of this step and of the next
-        tokens = sum(TOKEN * request.prompt + row for request in self.answers.requests)
-        small = SMALL * sum(kind.count for kind in self.rank.kinds)
+        # Of this step and of the next. They are slices, which keep the widest batch alive.
+        scores = 2 * self.traced.logits_row_bytes * self.widest
+        tokens = sum(TOKEN * request.prompt for request in self.answers.requests)
+        small = (SMALL + SMALLER * self.widest) * sum(kind.count for kind in self.rank.kinds)
         caches = self.prompts.size + self.answers.size + sum(self.kept)
-        return self.rank.weights + caches + tokens + small
+        return self.rank.weights + caches + scores + tokens + small
 
     def next(self) -> Moment:
         """``BatchGenerator._next``."""
@@ -247,8 +249,7 @@ class _Server:
 
     def _note(self, name: str = "", batch: int = 0, step: int = 1, tokens: int = 0) -> None:
         """An evaluation: what it needs comes on top of what is held after it."""
-        program = self.traced.programs.get(name)
-        over = program.peak(self.lag, batch=batch, step=step, tokens=tokens) if program else 0
+        over = self.traced.over(name, self.lag, batch=batch, step=step, tokens=tokens)
         self.peak = max(self.peak, self.held + over)
 
     def _generate(self) -> None:
@@ -287,6 +288,7 @@ class _Server:
         moved.step()
         batch, tokens = len(moved.requests), moved.tokens
         self.answers.extend(moved)
+        self.widest = max(self.widest, len(self.answers.requests))
         self._note("join", batch, tokens=tokens)
         self.joined = True
 

@@ -126,6 +126,19 @@ class Traced(Record):
         """One of ``size`` ranks, or why there is none."""
         return self.ranks.get(size, f"tensor parallelism over {size} GPUs was not traced")
 
+    def over(self, name: str, lag: int, *, batch: int, step: int, tokens: int) -> int:
+        """Bytes over weights and caches in the evaluation ``name``, 0 where there is none.
+
+        A model with a window has two recordings, of contexts within it and past it; each is an
+        upper bound on the other's ground.
+        """
+        found = [
+            program.peak(lag, batch=batch, step=step, tokens=tokens)
+            for key in (name, f"{name} within")
+            if (program := self.programs.get(key))
+        ]
+        return min(found, default=0)
+
     def to_json(self) -> dict[str, object]:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         ranks = {

@@ -22,14 +22,29 @@ Caches = list[Any]
 class Passes:
     """What the server does to a model, recorded: each method is one evaluation of its."""
 
-    def __init__(self, model: Any, examples: Sequence[Any], *, merged: bool) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401
+        examples: Sequence[Any],
+        *,
+        merged: bool,
+        within: bool = False,
+    ) -> None:
         self.model = model
+        self.within = within  # contexts that are shorter than any window
         self.examples = list(leaves(list(examples)))
         self.merged = merged  # as the batch generator has caches, even of one sequence
 
     def prefill(self, point: Point) -> graph.Graph:
         """``point.step`` tokens of each prompt (generate.py, ``PromptProcessingBatch.prompt``)."""
         made = self._grown(point.batch, point.tokens - point.step)
+        if self.merged and point.batch > 1:
+            # Prompts of unequal lengths: some caches copy more for them.
+            for cache in made:
+                cache.prepare(
+                    lengths=[point.step] * (point.batch - 1) + [point.step - 1],
+                    right_padding=[0] * (point.batch - 1) + [1],
+                )
 
         def run(tokens: mx.array) -> list[mx.array]:
             self.model(tokens, cache=made)
@@ -86,9 +101,7 @@ class Passes:
 
     def _grown(self, batch: int, tokens: int) -> Caches:
         """The model's caches after ``tokens`` tokens of each of ``batch`` sequences."""
-        made = caches.make_prompt_cache(self.model)
-        if self.merged:
-            made = [cache.merge([copy.copy(cache)] * batch) for cache in made]
+        made = self._empty(batch)
         for cache, example in zip(leaves(made), self.examples, strict=True):
             if hasattr(example, "keys"):
                 if example.keys is None:
@@ -109,6 +122,15 @@ class Passes:
         for _, holder, key in slots("c", made):
             array = get(holder, key)
             put(holder, key, mx.zeros(array.shape, array.dtype))
+        return made
+
+    def _empty(self, batch: int) -> Caches:
+        made: Caches = caches.make_prompt_cache(self.model)
+        for cache in leaves(made):
+            if self.within and hasattr(cache, "max_size"):
+                cache.max_size = 2**30
+        if self.merged:
+            made = [cache.merge([copy.copy(cache)] * batch) for cache in made]
         return made
 
     def _record(

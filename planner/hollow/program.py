@@ -35,7 +35,6 @@ def programs(
     ``step`` of generation, ``join`` of a sequence to those generated for, ``roll`` of uneven
     prompts.
     """
-    server = passes.Passes(model, examples, merged=merged)
     flat: Any = tree_flatten(model.parameters())
     dimensions = {length for _, array in flat for length in array.shape}
     windows = {
@@ -44,7 +43,17 @@ def programs(
         for name in ("max_size", "chunk_size")
         if (size := getattr(cache, name, None))
     }
-    ways = _Ways(primes(dimensions, batched=batched), windows, batched=batched)
+    prime = primes(dimensions, batched=batched)
+    server = passes.Passes(model, examples, merged=merged)
+    made = _all(server, _Ways(prime, windows, batched=batched))
+    if any(hasattr(cache, "max_size") for cache in leaves(list(examples))):
+        server = passes.Passes(model, examples, merged=merged, within=True)
+        short = _all(server, _Ways(prime, set(), batched=batched))
+        made |= {f"{name} within": program for name, program in short.items()}
+    return made
+
+
+def _all(server: passes.Passes, ways: _Ways) -> Programs:
     made: Programs = {"prefill": ways.program(server.prefill, lags=work.ON_CPU)}
     with passes.kernels(attention=False):
         made["kernels"] = ways.program(server.prefill)
@@ -52,7 +61,7 @@ def programs(
     if not ways.unrolled:
         with passes.kernels(attention=True):
             made["fused"] = ways.program(server.prefill)
-    if batched:
+    if ways.batched:
         made["join"] = ways.program(server.join, step=1)
         made["roll"] = ways.program(server.roll, step=1)
     made["step"] = ways.program(server.step, step=1)

@@ -1,0 +1,277 @@
+"""What is known of a model is fetched once, refused in one sentence, and never half written."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hub import client, lock, tracing
+from lab.hub import Fault, Hub
+from planner.declared import Model
+from tests.planner import llama
+
+ROOT = Path(__file__).parents[2]
+NO_COMMIT = "0" * 40
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A hub on loopback."""
+    with Hub(tmp_path_factory.mktemp("hub")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A small Llama as a repository would have it."""
+    directory = llama.write(tmp_path_factory.mktemp("files") / "llama")
+    (directory / "tokenizer.json").write_text("{}")
+    (directory / "README.md").write_text("not wanted")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def commit(hub, files):
+    return hub.add_repo("org/llama", files)
+
+
+def model(repo, revision):
+    return Model(repo=repo, revision=revision, name=repo.split("/")[1], context=4096)
+
+
+def ensure(hub, path, *models, token=None):
+    return lock.ensure(models, path, endpoint=hub.endpoint, token=token)
+
+
+def changed(hub, files, tmp_path, name, **contents):
+    """The repository ``name``: the small Llama with some files other than they were."""
+    directory = tmp_path / name
+    directory.mkdir()
+    for file in files.iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    for file, content in contents.items():
+        path = directory / file.replace("__", ".")
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+    return model(f"org/{name}", hub.add_repo(f"org/{name}", directory))
+
+
+def test_a_model_is_locked_with_files_hashes_and_trace(hub, commit, files, tmp_path):
+    """Weights by LFS hash, the rest by git's; what mlx-lm would not download is left out."""
+    path = tmp_path / "models.lock"
+
+    found = ensure(hub, path, model("org/llama", commit))
+
+    entry = found.models[f"org/llama@{commit}"]
+    assert ["config.json", "model.safetensors", "tokenizer.json"] == [f.path for f in entry.files]
+    assert all(file.sha256 or file.oid for file in entry.files)
+    traced = found.traced(model("org/llama", commit))
+    assert entry.checkpoint.bytes_by_dtype == {"BF16": traced.rank(1).weights}
+    assert lock.read(path) == found
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_complete_lock_needs_neither_mlx_nor_the_network(hub, commit, tmp_path):
+    """Read and answered in a process that has neither, and cannot reach the hub."""
+    path = tmp_path / "models.lock"
+    ensure(hub, path, model("org/llama", commit))
+    program = f"""
+import sys
+from hub.lock import ensure
+from planner.declared import Model
+model = Model(repo="org/llama", revision="{commit}", name="llama", context=4096)
+assert ensure([model], "{path}", endpoint="http://127.0.0.1:9").traced(model)
+heavy = {{"mlx", "mlx_lm", "transformers", "huggingface_hub", "httpx2"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=60)
+
+
+def test_the_weights_themselves_are_not_fetched(hub, files, tmp_path):
+    """One range request of the header, however large the file."""
+    directory = llama.write(tmp_path / "big", layers=8, width=1024, inner=4096)
+    revision = hub.add_repo("org/big", directory)
+    hub.forget_asked()
+
+    ensure(hub, tmp_path / "models.lock", model("org/big", revision))
+
+    whole = (directory / "model.safetensors").stat().st_size
+    assert whole > 100 * client.FIRST
+    ranges = [it for it in hub.asked() if "model.safetensors" in json.dumps(it)]
+    assert ranges, "it asked"
+
+
+BAD = {
+    "config_not_json": ({"config__json": b"{"}, "`config.json` is not JSON"),
+    "config_a_list": ({"config__json": b"[]"}, "no `model_type`"),
+    "config_without_type": ({"config__json": b'{"a": 1}'}, "no `model_type`"),
+    "config_gone": ({"config__json": None}, "no `config.json`"),
+    "gguf_only": (
+        {"model__safetensors": None, "model__gguf": b"GGUF"},
+        "it has `.gguf`, which MLX's server does not load",
+    ),
+    "truncated": ({"model__safetensors": b"\xff\x00\x00\x00\x00\x00\x00\x00{"}, "truncated"),
+    "huge": ({"model__safetensors": b"\xff" * 64}, "the format allows"),
+    "not_a_header": ({"model__safetensors": b"\x02\x00\x00\x00\x00\x00\x00\x00]["}, "not JSON"),
+    "empty": ({"model__safetensors": b""}, "too short"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD))
+def test_a_bad_repository_is_refused_in_one_line(case, hub, files, tmp_path):
+    """One clear error, nothing run, nothing left behind."""
+    contents, says = BAD[case]
+    bad = changed(hub, files, tmp_path, case.replace("_", "-"), **contents)
+    path = tmp_path / "locks" / "models.lock"
+    path.parent.mkdir()
+
+    with pytest.raises(lock.LockError) as raised:
+        ensure(hub, path, bad)
+
+    assert says in str(raised.value)
+    assert 1 == len(str(raised.value).splitlines())
+    assert [] == list(path.parent.iterdir())
+
+
+def test_every_bad_model_is_named_and_the_good_one_is_kept(hub, commit, files, tmp_path):
+    """A mistake in one costs the others nothing."""
+    bad = changed(hub, files, tmp_path, "bad-one", config__json=b"{")
+    path = tmp_path / "models.lock"
+
+    with pytest.raises(lock.LockError) as raised:
+        ensure(hub, path, bad, model("org/none", NO_COMMIT), model("org/llama", commit))
+
+    assert 2 == len(str(raised.value).splitlines())
+    assert [f"org/llama@{commit}"] == list(lock.read(path).models)
+
+
+def test_what_the_hub_refuses_says_what_to_do(hub, files, commit, tmp_path):
+    """Not there, no such commit, private, gated: each with its way out."""
+    path = tmp_path / "models.lock"
+    private = model("org/private", hub.add_repo("org/private", files, private=True))
+    gated = model("org/gated", hub.add_repo("org/gated", files, gated=True))
+    for asked, says in (
+        (model("org/none", NO_COMMIT), "not on http"),
+        (model("org/llama", NO_COMMIT), "no such commit"),
+        (private, "give a token (`hub.token`)"),
+        (gated, "accept its terms"),
+    ):
+        with pytest.raises(lock.LockError) as raised:
+            ensure(hub, path, asked)
+        assert says in str(raised.value), says
+    hub.add_token("hf_secret", "org/private", "org/gated")
+    found = ensure(hub, path, private, gated, token="hf_secret")
+    assert 2 == len(found.models)
+    assert "hf_secret" not in path.read_text()
+
+
+def test_a_file_that_hangs_is_given_up_on(hub, commit, tmp_path, monkeypatch):
+    """Within the time limit, by name."""
+    monkeypatch.setattr(client, "REQUEST_SECONDS", 1.0)
+    start = time.monotonic()
+
+    with (
+        hub.afflicted(Fault(kind="hang")),
+        pytest.raises(lock.LockError, match="sent nothing for"),
+    ):
+        ensure(hub, tmp_path / "models.lock", model("org/llama", commit))
+
+    assert time.monotonic() - start < 30
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_hub_that_never_answers_is_given_up_on(commit, tmp_path, monkeypatch):
+    """It takes the connection and says nothing."""
+    monkeypatch.setattr(client, "REQUEST_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(lock.LockError, match="sent nothing for"):
+            lock.ensure([model("org/llama", commit)], tmp_path / "lock", endpoint=address)
+
+
+def test_a_hub_that_is_not_there_is_said_so(commit, tmp_path):
+    """A closed port, in one line."""
+    with pytest.raises(lock.LockError, match="cannot be reached") as raised:
+        lock.ensure([model("org/llama", commit)], tmp_path / "lock", endpoint="http://127.0.0.1:9")
+    assert 1 == len(str(raised.value).splitlines())
+
+
+def test_remote_code_is_refused_and_never_run(hub, files, tmp_path):
+    """A `model_file` is a program of the repository's: mlx-lm refuses it, and so the plan does."""
+    config = json.loads((files / "config.json").read_text()) | {"model_file": "evil.py"}
+    ran = tmp_path / "ran"
+    evil = changed(
+        hub,
+        files,
+        tmp_path,
+        "evil",
+        config__json=json.dumps(config).encode(),
+        evil__py=f"open({str(ran)!r}, 'w')".encode(),
+    )
+
+    found = ensure(hub, tmp_path / "models.lock", evil)
+
+    assert "custom module" in found.traced(evil)
+    assert not ran.exists()
+
+
+def test_an_architecture_that_mlx_lm_has_not_is_a_verdict(hub, files, tmp_path):
+    """It is written down, so that the next run need not ask again."""
+    config = json.loads((files / "config.json").read_text()) | {"model_type": "future9"}
+    new = changed(hub, files, tmp_path, "future", config__json=json.dumps(config).encode())
+
+    found = ensure(hub, tmp_path / "models.lock", new)
+
+    assert "future9 not supported" in found.traced(new)
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"), [({"seconds": 0.05}, "took more than"), ({"memory_bytes": 2**26}, "failed")]
+)
+def test_the_trace_has_limits_and_leaves_nothing(limits, says, files, tmp_path, monkeypatch):
+    """Time and memory of the child are bounded; its directory goes with it."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    texts = {"config.json": (files / "config.json").read_bytes()}
+
+    with pytest.raises(tracing.TraceError, match=says):
+        tracing.trace(texts, {}, **limits)
+
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99}', '{"format": 1}', "\0"])
+def test_a_lock_that_is_none_is_refused(content, tmp_path):
+    """Never taken for an empty one."""
+    path = tmp_path / "models.lock"
+    path.write_text(content)
+    with pytest.raises(lock.LockError, match="models.lock"):
+        lock.read(path)
+
+
+def test_a_directory_that_is_not_here_says_what_to_do(tmp_path):
+    """The path is one on the host; the controller has to have seen it once."""
+    gone = Model(path="/srv/models/gone", name="gone", context=4096)
+    with pytest.raises(lock.LockError, match="put its `config.json`"):
+        lock.ensure([gone], tmp_path / "models.lock")
+
+
+def test_a_failed_write_leaves_the_old_lock(hub, commit, tmp_path, monkeypatch):
+    """Written beside it, then moved over it."""
+    path = tmp_path / "models.lock"
+    found = ensure(hub, path, model("org/llama", commit))
+    before = path.read_text()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+
+    with pytest.raises(OSError, match="disk full"):
+        lock.write(found, path)
+
+    assert before == path.read_text()
+    assert [path] == list(tmp_path.iterdir())
