@@ -279,7 +279,9 @@ class Probe:
     def sealed(self, expected, contents, follow):
         record = expected.get("record")
         text = self.read_text(record) if record else None
-        if text is None or not os.path.isdir(expected["path"]):
+        # An environment is built in its place; a model's directory may well be a link.
+        elsewhere = not follow and os.path.islink(expected["path"])
+        if text is None or elsewhere or not os.path.isdir(expected["path"]):
             return None
         known = json.loads(text)
         changed = list(self.changes(expected["path"], known["tree"], follow=follow))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pyinfra.api import deploy
 
 from manifest.declaration import Declaration
-from manifest.resources import Entry, Instance, Unit, UnitSet
-from operations import files, instances, units
+from manifest.resources import Entry, Instance, Sockets, Unit, UnitSet
+from operations import files, instances, sockets, units
 
 
 @deploy("Serving")
@@ -16,6 +16,7 @@ def serving(declaration: Declaration) -> None:
     by_name = {unit.name: unit for unit in part.of(Unit)}
     for unit_set in part.of(UnitSet):
         units.only(name="End instances that are not declared", unit_set=unit_set)
+    sockets.closed(name="End what listens besides them", sockets=part.of(Sockets))
     files.converged(
         name="Write units and settings", resources=part.of(Entry), contents=part.contents
     )

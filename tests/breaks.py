@@ -7,6 +7,7 @@ resource that the other breaks.
 
 from __future__ import annotations
 
+import random
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -71,12 +72,13 @@ def breaks(resources: Iterable[Resource]) -> list[Break]:
     ]
 
 
-def one_of_each(all_breaks: Iterable[Break]) -> list[Break]:
-    """Choose the first break of every kind of resource and kind of change."""
-    chosen: dict[tuple[str, str], Break] = {}
+def one_of_each(all_breaks: Iterable[Break], *, seed: int = 0) -> list[Break]:
+    """Choose one break of every kind of resource and kind of change; the seed says which."""
+    chosen: dict[tuple[str, str], list[Break]] = {}
     for one in all_breaks:
-        chosen.setdefault((one.kind, one.change), one)
-    return list(chosen.values())
+        chosen.setdefault((one.kind, one.change), []).append(one)
+    choice = random.Random(seed)
+    return [choice.choice(candidates) for candidates in chosen.values()]
 
 
 Change = tuple[str, str, str]  # its name, the script, the finding's class
@@ -154,6 +156,8 @@ def _tree(path: str, record: str, victim: str) -> Iterator[Change]:
 def _runtime(runtime: Runtime) -> Iterator[Change]:
     victim = f"find {shlex.quote(runtime.path)} -name '*.py' -size +1k -type f | sort | head -1"
     yield from _tree(runtime.path, str(runtime.record), victim)
+    path = shlex.quote(runtime.path)
+    yield "replaced by a link", f"mv {path} {path}.moved; ln -s {path}.moved {path}", MISSING
     config = shlex.quote(f"{runtime.path}/pyvenv.cfg")
     yield "other interpreter", f"sed -i 's/^home = .*/home = \\/opt/' {config}", BY_HAND
 
