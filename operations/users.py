@@ -13,8 +13,12 @@ PRESENT = """
 set -eu
 name=$1 home=$2 shell=$3 groups=$4
 getent group "$name" >/dev/null || groupadd --system "$name"
-if getent passwd "$name" >/dev/null
-then usermod --home "$home" --shell "$shell" --groups "$groups" "$name"
+if entry=$(getent passwd "$name"); then
+  usermod --shell "$shell" --groups "$groups" "$name"
+  # usermod moves no user who has processes, and ours always has: its field is set as vipw would.
+  if [ "$(echo "$entry" | cut -d: -f6)" != "$home" ]; then
+    sed -i "s#^\\($name:[^:]*:[^:]*:[^:]*:[^:]*\\):[^:]*:#\\1:$home:#" /etc/passwd
+  fi
 else useradd --system --gid "$name" --no-create-home \
   --home-dir "$home" --shell "$shell" --groups "$groups" "$name"
 fi

@@ -46,6 +46,7 @@ def drift(
     arguments: tuple[str, ...] = ("--json",),
     inventory: str = INVENTORY,
     tolerated: list[dict[str, str]] | None = None,
+    more_hosts: dict[str, dict[str, str | int]] | None = None,
     timeout: float = 120,
 ) -> Checked:
     """Run ``drift.py INVENTORY --json`` on some hosts of the lab (all, where none is named)."""
@@ -57,6 +58,7 @@ def drift(
             **os.environ,
             **environment_of(lab),
             "TOLERATED": json.dumps(tolerated or []),
+            "MORE_HOSTS": json.dumps(more_hosts or {}),
         },
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -8,10 +8,12 @@ _state = Path(os.environ["MLX_HOSTS_LAB_STATE"])
 _lab = json.loads((_state / "inventory.json").read_text())
 _model = "lab/tiny-llama"
 
+_hosts = {**_lab["hosts"], **json.loads(os.environ.get("MORE_HOSTS", "{}"))}
+
 lab = (
     [
         (name, {key: value for key, value in connection.items() if key.startswith("ssh_")})
-        for name, connection in _lab["hosts"].items()
+        for name, connection in _hosts.items()
     ],
     {
         "flavour": "cpu",
