@@ -6,10 +6,12 @@ makes all of them and writes the table in docs/host-tests.md.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import random
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +23,7 @@ import pytest
 
 from lab import Host, Lab
 from manifest.manifest import Manifest
-from manifest.resources import Shelf
+from manifest.resources import Runtime, Shelf, Weights
 from manifest.stamp import loads
 from tests.breaks import Break, breaks
 from tests.deploying import PYINFRA, ROOT, environment_of, pyinfra
@@ -107,26 +109,63 @@ class Patient:
         )
         one.apply(self.host)
         failing = self.failing(FIRST.get(one.kind, "base"))
+        print(f"{one.id}: {', '.join(failing) or 'NOT FOUND'}", flush=True)
         self._mend(one, path)
         return failing
 
     def _mend(self, one: Break, path: str) -> None:
         if one.kind in MEND:
-            self.host.root_run(
-                f"set -eu; set -- {shlex.quote(path)}\n{MEND[one.kind]}\nsystemctl daemon-reload"
-            )
-            return
-        if one.kind not in {"runtime", "weights"}:
-            # Not the quickest way, but one that cannot forget anything: it ends with a look at all.
-            arguments = ("-y", "--json", "--limit", self.host.name)
-            if pyinfra(self.lab, *arguments).returncode == 0:
-                return
-        self.host.destroy()
-        self._boot()
+            self.host.root_run(f"set -eu; set -- {shlex.quote(path)}\n{MEND[one.kind]}")
+            self.host.root_run("systemctl daemon-reload")
+        elif one.kind in {"runtime", "weights"}:
+            for tree in (path, self._record(one)):
+                put_back(self.layers[0] / tree.lstrip("/"), self.host.root / tree.lstrip("/"))
+        # Not the quickest way, but one that cannot forget anything: it ends with a look at all.
+        elif pyinfra(self.lab, "-y", "--json", "--limit", self.host.name).returncode:
+            self.host.destroy()
+            self._boot()
+
+    def _record(self, one: Break) -> str:
+        (tree,) = [each for each in self.manifest if each.address == one.resource]
+        assert isinstance(tree, Runtime | Weights)
+        return str(tree.record)
 
 
-# What is kept of a resource before it is broken, and how it is put back; all else is mended by a
-# deploy, or by starting anew from the layers of a host that serves.
+def put_back(kept: Path, live: Path) -> None:
+    """Make a tree, or a file, what it was: what is the same stays, for it may be in use."""
+    moved = live.with_name(f"{live.name}.moved")
+    if moved.exists():
+        moved.rename(live)
+    if not kept.is_dir():
+        _put_back(kept, live)
+        return
+    names = {path.relative_to(kept) for path in kept.rglob("*")}
+    for path in sorted(live.rglob("*"), reverse=True):
+        if path.relative_to(live) not in names:
+            path.unlink()
+    for name in sorted(names):
+        if not (kept / name).is_dir() or (kept / name).is_symlink():
+            _put_back(kept / name, live / name)
+            if (kept / name).is_symlink() and str((kept / name).readlink()).startswith("../"):
+                _put_back((kept / name).resolve(), (live / name).resolve())  # a blob
+
+
+def _put_back(kept: Path, live: Path) -> None:
+    if kept.is_symlink():
+        if not live.is_symlink() or live.readlink() != kept.readlink():
+            live.unlink(missing_ok=True)
+            live.symlink_to(kept.readlink())
+    elif kept.is_file():
+        if live.is_symlink() or not live.exists() or not filecmp.cmp(kept, live, shallow=False):
+            live.unlink(missing_ok=True)
+            shutil.copy2(kept, live)
+        was = kept.stat()
+        os.chown(live, was.st_uid, was.st_gid)
+        live.chmod(was.st_mode)
+
+
+# What is kept of a resource before it is broken, and how it is put back. Environments and weights
+# are put back from the layers of the host, all else by a deploy.
 KEEP = {
     "file": "cp -a $1 /root/kept/file",
     "user": "cp -a /etc/passwd /etc/shadow /etc/group /etc/gshadow /root/kept",

@@ -1,0 +1,197 @@
+"""A declaration: what it holds, and that its digests change with what it is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manifest.declaration import Declaration, Model, Sources, declare
+from manifest.planned import sources
+from manifest.resources import Directory, File, Instance, Runtime, Unit, Weights
+from manifest.weights import Blob, snapshot
+from planner.bound import Bound, BoundGpu
+from planner.declared import Host
+from templates import render
+
+COMMIT = "0" * 40
+HOST = Host(name="gpu-1", flavour="cpu")
+GPU = BoundGpu(
+    uuid="GPU-1",
+    pci="00000000:41:00.0",
+    name="NVIDIA H200",
+    memory_bytes=10**11,
+    compute_capability="9.0",
+    ecc="Enabled",
+    power_limit_watts=700.0,
+)
+BOUND = Bound(
+    flavour="cpu",
+    architecture="x86_64",
+    distribution="debian",
+    distribution_version="12",
+    kernel="6.1",
+    glibc="2.36",
+    systemd=252,
+    python="/usr/bin/python3",
+    python_version="3.11.2",
+    memory_bytes=10**10,
+    driver=None,
+    cuda=None,
+    gpus=(),
+)
+WITH_GPU = replace(BOUND, flavour="cuda13", driver="580.95.05", cuda="13.0", gpus=(GPU,))
+MODEL = Model(
+    instance="qwen.0",
+    snapshot=snapshot("a/b", COMMIT, (Blob(path="config.json", size=3, hash="git:00"),)),
+    settings={"served_name": "qwen", "context_tokens": 2048},
+)
+SOURCES = sources(Path(__file__).parents[2], render)
+
+
+def declared(
+    host: Host = HOST, bound: Bound = BOUND, model: Model = MODEL, texts: Sources = SOURCES
+) -> Declaration:
+    return declare(host, bound, [model], texts)
+
+
+def inputs(declaration: Declaration) -> str | None:
+    """What the instance is made of."""
+    (instance,) = declaration.serving.of(Instance)
+    return instance.inputs
+
+
+def test_a_declaration_is_the_same_every_time() -> None:
+    """Nothing in it is of the moment: no clock, no order of a set, no machine of the operator's."""
+    assert declared().manifest == declared().manifest
+    assert declared().manifest.digest == declared().manifest.digest
+
+
+def relocked(name: str) -> Sources:
+    return replace(SOURCES, locks={**SOURCES.locks, name: SOURCES.locks[name] + "# more\n"})
+
+
+def rendering(template: str) -> Sources:
+    def more(name: str, **values: object) -> str:
+        return render(name, **values) + ("# more\n" if name == template else "")
+
+    return replace(SOURCES, render=more)
+
+
+BLOBS = (Blob(path="config.json", size=4, hash="git:00"),)
+OTHER_GUARD = replace(SOURCES, guard={**SOURCES.guard, "guard/app.py": "x = 1\n"})
+CHANGES: dict[str, dict[str, Any]] = {
+    "the engine's lock": {"texts": relocked("cpu")},
+    "the guard's lock": {"texts": relocked("guard")},
+    "the guard's sources": {"texts": OTHER_GUARD},
+    "the unit": {"texts": rendering("mlx-model@.service")},
+    "the limits": {"texts": rendering("mlx-model-limits.conf")},
+    "a setting": {"model": replace(MODEL, settings={**MODEL.settings, "context_tokens": 4096})},
+    "the weights": {"model": replace(MODEL, snapshot=replace(MODEL.snapshot, blobs=BLOBS))},
+    "the commit": {"model": replace(MODEL, snapshot=snapshot("a/b", "1" * 40, BLOBS))},
+    "the memory": {"model": replace(MODEL, memory_bytes=2**30)},
+    "the time to stop": {"model": replace(MODEL, stop_timeout_s=90)},
+    "the interpreter": {"bound": replace(BOUND, python="/opt/python/bin/python3")},
+    "its version": {"bound": replace(BOUND, python_version="3.11.3")},
+    "a mount": {"host": HOST.model_copy(update={"mounts": ("/srv",)})},
+    "the cards": {"bound": WITH_GPU},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_makes_another_engine_changes_its_digest(change: str) -> None:
+    """The engine that runs is another one as soon as anything is that it is started from."""
+    assert inputs(declared(**CHANGES[change])) != inputs(declared())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"texts": relocked("cuda13")},
+        {"texts": relocked("uv")},
+        {"texts": rendering("needrestart.conf")},
+        {"texts": rendering("mlx-model-gpu.conf")},
+        {"bound": replace(BOUND, kernel="6.2", memory_bytes=1)},
+    ],
+)
+def test_nothing_else_restarts_it(change: dict[str, Any]) -> None:
+    """What a served model is not made of leaves its digest as it is: no restart for that."""
+    assert inputs(declared(**change)) == inputs(declared())
+
+
+@pytest.mark.parametrize(
+    ("change", "which"),
+    [
+        ({"texts": relocked("uv")}, "uv"),
+        ({"texts": relocked("guard")}, "guard"),
+        ({"texts": OTHER_GUARD}, "guard"),
+        ({"texts": relocked("cpu")}, "engine"),
+    ],
+)
+def test_an_environment_moves_alone(change: dict[str, Any], which: str) -> None:
+    """Another lock, or other sources, is another directory; the other environments stay."""
+    before, after = declared(), declared(**change)
+    for name in ("uv", "guard", "engine"):
+        moved = getattr(before, name).path != getattr(after, name).path
+        assert moved == (name == which), name
+
+
+def test_every_file_has_its_text() -> None:
+    """Each file that is declared by its content: its text is at hand, and its digest is right."""
+    import hashlib
+
+    declaration = declared(bound=WITH_GPU)
+    files = [one for one in declaration.manifest if isinstance(one, File) and one.sha256]
+    assert files
+    for file in files:
+        text = declaration.contents[file.path]
+        assert file.sha256 == hashlib.sha256(text.encode()).hexdigest()
+        assert text.endswith("\n")
+
+
+def test_directories_list_what_is_declared_inside() -> None:
+    """A directory that holds nothing else names each file and directory declared in it."""
+    declaration = declared(bound=WITH_GPU)
+    paths = {one.path for one in declaration.manifest if isinstance(one, File | Directory)}
+    for folder in (one for one in declaration.manifest if isinstance(one, Directory)):
+        if folder.entries is not None:
+            inside = {
+                path.removeprefix(f"{folder.path}/").partition("/")[0]
+                for path in paths
+                if path.startswith(f"{folder.path}/")
+            }
+            assert inside <= set(folder.entries)
+
+
+def test_the_settings_hold_what_the_guard_is_told() -> None:
+    """Paths and digests are filled in, and the digest is the instance's."""
+    declaration = declared()
+    settings = json.loads(declaration.contents["/etc/mlx-hosts/instances/qwen.0.json"])
+    assert settings["inputs"] == inputs(declaration)
+    assert settings["runtime"] == declaration.engine.path
+    assert settings["model"] == f"/var/lib/mlx-hosts/hub/models--a--b/snapshots/{COMMIT}"
+    assert settings["socket"] == "/run/mlx-hosts/qwen.0/api.sock"
+
+
+def test_a_host_with_cards_has_what_they_need() -> None:
+    """The hold, the unit that makes the device nodes, the drop-in: with cards, and only then."""
+    kinds: Callable[[Declaration], set[str]] = lambda one: {each.kind for each in one.manifest}  # noqa: E731
+    assert {"hold", "driver", "gpu"} <= kinds(declared(bound=WITH_GPU))
+    assert not {"hold", "driver", "gpu"} & kinds(declared())
+    units = {one.name: one for one in declared(bound=WITH_GPU).serving.of(Unit)}
+    assert "mlx-gpu-ready.service" in units
+    drop_ins = units["mlx-model@qwen.0.service"].drop_ins or ()
+    assert [path.rpartition("/")[2] for path in drop_ins] == ["10-limits.conf", "20-gpu.conf"]
+
+
+def test_a_model_served_twice_is_fetched_once() -> None:
+    """Two instances of one commit share its files."""
+    twin = replace(MODEL, instance="qwen.1")
+    manifest = declare(HOST, BOUND, [MODEL, twin], SOURCES).manifest
+    assert len([one for one in manifest if isinstance(one, Weights)]) == 1
+    assert len([one for one in manifest if isinstance(one, Instance)]) == 2
+    assert len([one for one in manifest if isinstance(one, Runtime)]) == 3
