@@ -46,8 +46,8 @@ class Program(Record):
     of dispatches that the device may be behind, the polynomials of which the largest is the peak.
     """
 
-    operations: int
-    reads: Polynomial  # bytes that all operations read, by which MLX closes a command buffer
+    dispatches: int
+    reads: Polynomial  # bytes that all of them read, by which MLX closes a command buffer
     live: Mapping[int, tuple[Polynomial, ...]]
     fitted: bool = False  # through small numbers, where the graph has a part for each token
 
@@ -61,11 +61,11 @@ class Program(Record):
     def lag(self, commit_bytes: int, commits: int, *, batch: int, step: int, tokens: int) -> int:
         """Dispatches in ``commits`` command buffers that are closed after ``commit_bytes`` read."""
         read = max(1, value(self.reads, batch=batch, step=step, tokens=tokens))
-        return -(-commits * commit_bytes * 2 * self.operations // read)
+        return -(-commits * commit_bytes * self.dispatches // read)
 
     def to_json(self) -> dict[str, object]:
         return {
-            "operations": self.operations,
+            "dispatches": self.dispatches,
             "reads": dict(self.reads),
             "live": {str(lag): [dict(row) for row in rows] for lag, rows in self.live.items()},
             "fitted": self.fitted,
@@ -74,7 +74,7 @@ class Program(Record):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Program:
         return cls(
-            operations=int(data["operations"]),
+            dispatches=int(data["dispatches"]),
             reads=dict(data["reads"]),
             live={int(lag): tuple(map(dict, rows)) for lag, rows in data["live"].items()},
             fitted=bool(data.get("fitted", False)),

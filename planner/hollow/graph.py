@@ -175,7 +175,6 @@ def replay(graph: Graph) -> Run:
             for name in dict.fromkeys(step.reads)
             if last[name] == at and name not in graph.results
         ]
-        reads.append(tuple(buffers.made[name] for name in dict.fromkeys(step.reads)))
         new = tuple(made for made in step.makes if not _shared(step, made, buffers, ends))
         for made in new:
             buffers.take(made)
@@ -183,7 +182,10 @@ def replay(graph: Graph) -> Run:
         free = [owner for name in ends if (owner := buffers.drop(name)) is not None]
         taken.append(new)
         done.append(tuple(buffers.made[owner] for owner in free))
-        dispatches.append(2 if new or step.name in DONATE else 1)
+        works = bool(new) or step.name in DONATE
+        dispatches.append(2 if works else 1)
+        sources = dict.fromkeys(step.reads) if works else {}
+        reads.append(tuple(buffers.made[name] for name in sources))
     return Run(tuple(taken), tuple(done), tuple(dispatches), tuple(reads))
 
 

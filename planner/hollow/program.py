@@ -112,8 +112,8 @@ class _Ways:
             lag: [work.fitted({p: work.peak(g, lag) for p, g in graphs.items()})] for lag in lags
         }
         reads = work.fitted({p: work.read(g) for p, g in graphs.items()})
-        operations = max(len(g.operations) for g in graphs.values())
-        return {"operations": operations, "reads": reads, "live": live, "fitted": True}
+        dispatches = min(work.dispatches(g) for g in graphs.values())
+        return {"dispatches": dispatches, "reads": reads, "live": live, "fitted": True}
 
     def _steps(self, record: Record) -> tuple[int, int]:
         """Two steps that are short where the graph has a part for each token."""

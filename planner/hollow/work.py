@@ -14,7 +14,7 @@ Matrix = np.ndarray[Any, np.dtype[np.int64]]
 
 # Dispatches by which the device may be behind; planner/demand.py says which holds where.
 ON_CPU = (110,)
-ON_GPU = (110, 440, 2200)
+ON_GPU = (220, 440, 660, 880, 1320, 2200)
 # Points that a plan may ask for: a polynomial that is the largest at none of them is left out.
 ASKED = tuple(
     Point(batch, step, tokens)
@@ -47,7 +47,7 @@ def program(
     run = replay(graph)
     reads = [at[made.name] for step in run.reads for made in step]
     return {
-        "operations": len(graph.operations),
+        "dispatches": sum(run.dispatches),
         "reads": named(rows[reads].sum(axis=0)),
         "live": {lag: [named(r) for r in _peaks(run, rows, at, lag)] for lag in lags},
     }
@@ -131,6 +131,11 @@ def _bytes(made: Made) -> int:
 def read(graph: Graph) -> int:
     """Bytes that all operations of one recording read."""
     return sum(_bytes(made) for step in replay(graph).reads for made in step)
+
+
+def dispatches(graph: Graph) -> int:
+    """Dispatches of one recording."""
+    return sum(replay(graph).dispatches)
 
 
 def fitted(values: Mapping[Point, int]) -> dict[str, int]:

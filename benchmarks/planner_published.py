@@ -1,0 +1,381 @@
+# ruff: noqa: PLC0415 -- the parent process of a measurement has no MLX in it
+"""Well-known models as their makers published them, hollow: what each takes.
+
+    python benchmarks/planner_published.py [--write docs/evidence/planner-published.md]
+    python benchmarks/planner_published.py --lock inventories/example.lock
+
+The numbers below are those of each model's published `config.json`. The header of the checkpoint is
+not the published one (no hub can be reached from where this was made): it is made from mlx-lm's own
+classes with the quantization that the name says, so that shapes and types are those that mlx-lm
+writes. The lock says so (`published: false`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT)]
+
+LLAMA = {
+    "model_type": "llama",
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 128256,
+    "rope_theta": 500000.0,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 131072,
+}
+QWEN3 = {
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 151936,
+    "rope_theta": 1000000.0,
+    "head_dim": 128,
+    "max_position_embeddings": 40960,
+}
+FULL, SLIDING = "full_attention", "sliding_attention"
+FOUR = {"group_size": 64, "bits": 4, "mode": "affine"}
+EIGHT = {"group_size": 64, "bits": 8, "mode": "affine"}
+MXFP4 = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
+
+LLAMA_8B = {
+    **LLAMA,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+}
+LLAMA_70B = {
+    **LLAMA,
+    "hidden_size": 8192,
+    "num_hidden_layers": 80,
+    "intermediate_size": 28672,
+    "num_attention_heads": 64,
+}
+QWEN3_4B = {
+    **QWEN3,
+    "model_type": "qwen3",
+    "hidden_size": 2560,
+    "num_hidden_layers": 36,
+    "intermediate_size": 9728,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": True,
+}
+QWEN3_30B = {
+    **QWEN3,
+    "model_type": "qwen3_moe",
+    "hidden_size": 2048,
+    "num_hidden_layers": 48,
+    "intermediate_size": 6144,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 768,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+    "tie_word_embeddings": False,
+}
+DEEPSEEK_V3 = {
+    "model_type": "deepseek_v3",
+    "hidden_size": 7168,
+    "num_hidden_layers": 61,
+    "intermediate_size": 18432,
+    "moe_intermediate_size": 2048,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "num_attention_heads": 128,
+    "num_key_value_heads": 128,
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "vocab_size": 129280,
+    "first_k_dense_replace": 3,
+    "moe_layer_freq": 1,
+    "n_group": 8,
+    "topk_group": 4,
+    "routed_scaling_factor": 2.5,
+    "max_position_embeddings": 163840,
+    "rope_theta": 10000.0,
+}
+GPT_OSS_20B = {
+    "model_type": "gpt_oss",
+    "hidden_size": 2880,
+    "num_hidden_layers": 24,
+    "num_local_experts": 32,
+    "num_experts_per_tok": 4,
+    "intermediate_size": 2880,
+    "head_dim": 64,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "sliding_window": 128,
+    "vocab_size": 201088,
+    "rope_theta": 150000,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 131072,
+    "layer_types": [SLIDING, FULL] * 12,
+}
+GEMMA3_27B = {
+    "model_type": "gemma3_text",
+    "hidden_size": 5376,
+    "num_hidden_layers": 62,
+    "intermediate_size": 21504,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 16,
+    "head_dim": 128,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 262208,
+    "sliding_window": 1024,
+    "sliding_window_pattern": 6,
+    "query_pre_attn_scalar": 168,
+    "max_position_embeddings": 131072,
+}
+QWEN3_NEXT = {
+    **QWEN3,
+    "model_type": "qwen3_next",
+    "hidden_size": 2048,
+    "num_hidden_layers": 48,
+    "intermediate_size": 5120,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "head_dim": 256,
+    "linear_num_value_heads": 32,
+    "linear_num_key_heads": 16,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+    "num_experts": 512,
+    "num_experts_per_tok": 10,
+    "decoder_sparse_step": 1,
+    "shared_expert_intermediate_size": 512,
+    "mlp_only_layers": [],
+    "moe_intermediate_size": 512,
+    "norm_topk_prob": True,
+    "full_attention_interval": 4,
+    "partial_rotary_factor": 0.25,
+    "rope_theta": 10000000.0,
+    "max_position_embeddings": 262144,
+}
+MIMO_FLASH = {
+    "model_type": "mimo_v2_flash",
+    "hidden_size": 4096,
+    "num_hidden_layers": 48,
+    "intermediate_size": 16384,
+    "moe_intermediate_size": 2048,
+    "n_routed_experts": 256,
+    "n_shared_experts": None,
+    "num_experts_per_tok": 8,
+    "hybrid_layer_pattern": [0 if at == 0 or at % 6 == 5 else 1 for at in range(48)],
+    "moe_layer_freq": [0] + [1] * 47,
+    "add_swa_attention_sink_bias": True,
+    "add_full_attention_sink_bias": False,
+    "sliding_window_size": 128,
+    "vocab_size": 152576,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 4,
+    "head_dim": 192,
+    "v_head_dim": 128,
+    "swa_num_attention_heads": 64,
+    "swa_num_key_value_heads": 8,
+    "swa_head_dim": 192,
+    "swa_v_head_dim": 128,
+    "routed_scaling_factor": None,
+    "topk_method": "noaux_tc",
+    "scoring_func": "sigmoid",
+    "norm_topk_prob": True,
+    "n_group": 1,
+    "topk_group": 1,
+    "max_position_embeddings": 262144,
+    "layernorm_epsilon": 1e-5,
+    "rope_theta": 5000000.0,
+    "swa_rope_theta": 10000.0,
+    "partial_rotary_factor": 0.334,
+    "attention_value_scale": 0.707,
+}
+
+MODELS: dict[str, dict[str, Any]] = {
+    "Qwen3-4B": QWEN3_4B,
+    "Llama-3.1-8B": LLAMA_8B,
+    "Llama-3.1-8B-4bit": {**LLAMA_8B, "quantization": FOUR},
+    "Llama-3.3-70B-8bit": {**LLAMA_70B, "quantization": EIGHT},
+    "Qwen3-30B-A3B": QWEN3_30B,
+    "Qwen3-30B-A3B-4bit": {**QWEN3_30B, "quantization": FOUR},
+    "gpt-oss-20b-mxfp4": {**GPT_OSS_20B, "quantization": MXFP4},
+    "gemma-3-27b-4bit": {**GEMMA3_27B, "quantization": FOUR},
+    "Qwen3-Next-80B-A3B-4bit": {**QWEN3_NEXT, "quantization": FOUR},
+    "DeepSeek-V3-4bit": {**DEEPSEEK_V3, "quantization": FOUR},
+    "MiMo-V2-Flash-4bit": {**MIMO_FLASH, "quantization": FOUR},
+}
+# Peaks that others measured, in bytes, with the tokens of the prompt and whether attention was one
+# kernel: github.com/ml-explore/mlx, pulls 2843 (8B; 2025-11) and 3077 (Qwen3; 2026-01).
+MEASURED = {
+    "Llama-3.1-8B": ((32000, True, 23.1e9), (32000, False, 37.7e9)),
+    "Qwen3-4B": ((1024, True, 10.0e9),),
+    "Qwen3-30B-A3B": ((1024, True, 64.2e9),),
+}
+
+
+def header(name: str) -> dict[str, Any]:
+    """The header that mlx-lm would write for a model; nothing is evaluated."""
+    import importlib
+
+    import mlx.core as mx
+    import mlx.nn as nn
+    from mlx.utils import tree_flatten, tree_map
+
+    config = MODELS[name]
+    module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
+    made = module.Model(module.ModelArgs.from_dict(config))
+
+    def bf16(array: mx.array) -> mx.array:
+        return array.astype(mx.bfloat16) if mx.issubdtype(array.dtype, mx.floating) else array
+
+    made.update(tree_map(bf16, made.parameters()))
+    if quantization := config.get("quantization"):
+        predicate = getattr(made, "quant_predicate", None)
+        group = quantization["group_size"]
+
+        def wanted(path: str, layer: Any) -> Any:
+            if not hasattr(layer, "to_quantized") or layer.weight.shape[-1] % group:
+                return False
+            if quantization["mode"] == "mxfp4" and "experts" not in path:
+                return EIGHT if layer.weight.shape[-1] % 64 == 0 else False
+            return predicate(path, layer) if predicate else True
+
+        nn.quantize(made, **quantization, class_predicate=wanted)
+    types = {"bfloat16": "BF16", "float32": "F32", "uint32": "U32", "uint8": "U8", "float16": "F16"}
+    at, tensors = 0, {}
+    flat: Any = tree_flatten(made.parameters())
+    for path, array in flat:
+        kind = types[str(array.dtype).rpartition(".")[2]]
+        tensors[path] = {
+            "dtype": kind,
+            "shape": list(array.shape),
+            "data_offsets": [at, at + array.nbytes],
+        }
+        at += array.nbytes
+    return tensors
+
+
+def traced(name: str) -> Any:
+    """The model's trace; its header comes from a process of its own."""
+    from hub import tracing
+
+    run = subprocess.run(
+        [sys.executable, __file__, "--header", name], capture_output=True, text=True, check=True
+    )
+    headers = {"model.safetensors": json.loads(run.stdout)}
+    texts = {"config.json": json.dumps(_config(name, headers)).encode()}
+    return tracing.trace(texts, headers, sizes=(1, 2, 4, 8)), texts, headers
+
+
+def _config(name: str, headers: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as mlx-lm saves it: each layer that is quantized differently is named."""
+    config = dict(MODELS[name])
+    config["architectures"] = [config["model_type"]]
+    del headers
+    return config
+
+
+def lock(path: Path, names: list[str]) -> None:
+    """Write a lock of ``names``, each under ``published/NAME``."""
+    from hub import lock as locks
+    from hub.making import summary
+
+    entries = dict(locks.read(path).models)
+    for name in names:
+        answer, texts, headers = traced(name)
+        if isinstance(answer, str):
+            print(f"{name}: {answer}", file=sys.stderr)
+            continue
+        source = f"published/{name}@{'0' * 40}"
+        entries[source] = locks.Entry(
+            source=source,
+            files=(),
+            checkpoint=summary(texts, headers, published=False),
+            traces={answer.mlx_lm: answer},
+        )
+        locks.write(locks.Lock(models=entries), path)
+        print(f"{name}: {answer.rank(1).weights} bytes of weights", file=sys.stderr)
+
+
+def table(path: Path) -> str:
+    """What each takes at 32,768 tokens, and the peaks that others measured beside ours."""
+    from hub import lock as locks
+    from planner.demand import CUDA, Settings, entry_bytes, sequence_bytes, work
+
+    known = locks.read(path).models
+    lines = [
+        "| model | weights, bytes | KV of one sequence at 32,768 tokens, bytes | over 2 ranks |",
+        "|---|---|---|---|",
+    ]
+    for name in MODELS:
+        entry = known.get(f"published/{name}@{'0' * 40}")
+        if entry is None:
+            continue
+        (answer,) = entry.traces.values()
+        two = answer.rank(2)
+        half = two if isinstance(two, str) else f"{two.weights:,} each"
+        kv = entry_bytes(answer.rank(1), 32768, 1)
+        lines.append(f"| {name} | {answer.rank(1).weights:,} | {kv:,} | {half} |")
+    lines += [
+        "",
+        "| model, prompt | attention | measured by others, GB | ours, GB | of which weights, KV, work |",
+        "|---|---|---|---|---|",
+    ]
+    for name, rows in MEASURED.items():
+        entry = known.get(f"published/{name}@{'0' * 40}")
+        if entry is None:
+            continue
+        (answer,) = entry.traces.values()
+        for tokens, fused, measured in rows:
+            settings = Settings(
+                prompt_concurrency=1,
+                decode_concurrency=1,
+                prefill_step=2048,
+                prompt_cache_entries=0,
+            )
+            kv = sequence_bytes(answer.rank(1), tokens, 2048)
+            parts = work(answer, settings, tokens, CUDA, fused=fused)
+            most = max(parts.values())
+            ours = answer.rank(1).weights + kv + most
+            lines.append(
+                f"| {name}, {tokens} | {'fused' if fused else 'in steps'} | {measured / 1e9:.1f} "
+                f"| {ours / 1e9:.1f} | {answer.rank(1).weights / 1e9:.1f}, {kv / 1e9:.1f}, "
+                f"{most / 1e9:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--header")
+    parser.add_argument("--lock", type=Path)
+    parser.add_argument("--write", type=Path)
+    asked = parser.parse_args()
+    if asked.header:
+        print(json.dumps(header(asked.header)))
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        path = asked.lock or Path(directory, "models.lock")
+        lock(path, asked.names or list(MODELS))
+        page = table(path)
+    print(page)
+    if asked.write:
+        asked.write.write_text(page + "\n")
+
+
+if __name__ == "__main__":
+    main()
