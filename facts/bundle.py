@@ -7,6 +7,7 @@ signals, hangs in the kernel or leaves a child behind that holds its output can 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -69,10 +70,9 @@ def unbundle(output: Iterable[str]) -> dict[str, Section]:
     sections: dict[str, Section] = {}
     lines: list[str] = []
     for line in output:
-        if line.startswith("== "):
-            _, name, status = line.split()
-            lines = []
-            sections[name] = Section(None if status == "hung" else int(status), lines)
+        if begins := re.fullmatch(r"== ([a-z_]+) (hung|\d+)", line):
+            lines, status = [], begins[2]
+            sections[begins[1]] = Section(None if status == "hung" else int(status), lines)
         else:
             lines.append(line[1:])
     return sections

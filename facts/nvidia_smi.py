@@ -115,7 +115,7 @@ def _gpu(row: list[str]) -> found.Gpu:
             name=name,
             memory_bytes=int(total) * MIB,
             used_bytes=int(used) * MIB,
-            compute_capability=capability,
+            compute_capability=_capability(capability),
             compute_mode=mode,
             mig=_value(mig),
             ecc=_value(ecc),
@@ -124,6 +124,12 @@ def _gpu(row: list[str]) -> found.Gpu:
         )
     except ValueError:
         raise FactProcessError(f"nvidia-smi: expected {FIELDS}, got {', '.join(row)!r}") from None
+
+
+def _capability(text: str) -> str:
+    if not re.fullmatch(r"[0-9]+\.[0-9]+", text):
+        raise ValueError(text)
+    return text
 
 
 def _value(text: str) -> str | None:
