@@ -20,7 +20,6 @@ ARROWS: dict[str, set[str]] = {
     "deploy.py": {"tasks"},
     "config.py": {"facts", "tasks.declared"},
     "plan.py": {"planner", "hub", "manifest", "tasks.declared"},
-    "reports": {"manifest"},
     "drift.py": {"reports", "facts", "hub", "planner", "manifest", "templates", "tasks.declared"},
     "reports": {"manifest"},
     "inventories": set(),
