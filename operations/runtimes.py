@@ -68,7 +68,8 @@ def changes(
     del compared  # whatever differs, an environment is made anew
     path, python = environment.path, environment.interpreter.path
     requirements = f"{path}/requirements.txt"
-    aside = 'rm -rf -- "$1" "$3"; if [ -e "$2" ]; then mv -T -- "$2" "$3"; fi'
+    # A cache that a power cut left has wheels with holes in them, which uv believes.
+    aside = 'rm -rf -- "$1" "$3" "$2.cache"; if [ -e "$2" ]; then mv -T -- "$2" "$3"; fi'
     yield script(aside, environment.record, path, f"{path}.replaced")
     if uv is None:
         # pip from a second environment, so that nothing is in the first but what the lock says.
