@@ -174,13 +174,19 @@ def _unit(unit: Unit) -> Iterator[Change]:
     name = shlex.quote(unit.name)
     yield "stopped", f"systemctl stop {name}", BY_HAND
     yield "disabled", f"systemctl disable --quiet {name}", BY_HAND
-    yield "masked", f"systemctl mask --quiet {name}", BY_HAND
-    yield "masked until reboot", f"systemctl mask --runtime --quiet {name}", BY_HAND
+    own = unit.fragment is not None and unit.fragment.endswith(f"/{unit.name}")
+    if own:
+        # Its file stands where the mask would: systemctl refuses, a hand does not.
+        fragment = shlex.quote(str(unit.fragment))
+        yield "masked", f"ln -sf /dev/null {fragment}; systemctl daemon-reload", BY_HAND
+    else:
+        yield "masked", f"systemctl mask --quiet {name}", BY_HAND
+        yield "masked until reboot", f"systemctl mask --runtime --quiet {name}", BY_HAND
     for folder, word in (("/etc", "drop-in added"), ("/run", "drop-in added until reboot")):
         drop_in = f"{folder}/systemd/system/{name}.d"
         make = f"mkdir -p {drop_in}; printf '[Service]\\nNice=5\\n' >{drop_in}/90-by-hand.conf"
         yield word, f"{make}; systemctl daemon-reload", UNMANAGED
-    if unit.fragment and not unit.fragment.endswith(unit.name):
+    if unit.fragment and not own:
         shadow = f"cp {shlex.quote(unit.fragment)} /etc/systemd/system/{name}"
         yield "shadowed", f"{shadow}; systemctl daemon-reload", BY_HAND
 
