@@ -1,5 +1,6 @@
 """Labs for tests: skipped, with the reasons, where no host can be booted."""
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,27 @@ from tests.deploying import deploy
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the catalogues be gone through in full."""
     parser.addoption("--soak", action="store_true", help="run what is marked `soak` too")
+    parser.addoption(
+        "--seed", type=int, help="of the samples that are tried; else another each time"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the seed, for all that follows."""
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(10**6)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say how to see the same samples again."""
+    return f"samples: --seed {config.option.seed}"
+
+
+@pytest.fixture(scope="session")
+def seed(request: pytest.FixtureRequest) -> int:
+    """What the samples of this run are chosen by; printed in its header."""
+    chosen: int = request.config.option.seed
+    return chosen
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,0 +1,168 @@
+"""A deploy that dies anywhere is finished by the next one."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lab import Lab
+from manifest.manifest import Manifest
+from tests.deploys.interrupting import KINDS, SIGNS, Point, Sent, interrupted, points, traced
+from tests.deploys.looking import differences, probe, serves, stamp
+from tests.deploys.states import UNDONE, States, deploy_tiny
+
+pytestmark = pytest.mark.lab
+
+SAMPLE = 20
+DOCS = Path(__file__).parents[2] / "docs/interruptions.md"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(lab: Lab, states: States) -> Manifest:
+    """The probe of a host that was deployed to without any disturbance."""
+    host = lab.boot("undisturbed", layers=states["serving"])
+    run = deploy_tiny(lab, "--limit", host.name)
+    assert run.changed == {}
+    applied = stamp(host).applied
+    assert applied
+    found = probe(host, applied)
+    host.destroy()
+    return found
+
+
+class Traces(dict[str, list[Sent]]):
+    """The commands of an undisturbed deploy from each state."""
+
+    def __init__(self, lab: Lab, states: States, undisturbed: Manifest) -> None:
+        super().__init__()
+        self._lab, self._states, self._undisturbed = lab, states, undisturbed
+
+    def __missing__(self, state: str) -> list[Sent]:
+        host = self._lab.boot("traced", layers=self._states[state])
+        self[state] = traced(self._lab, host.name)
+        assert differences(host, self._undisturbed) == []
+        host.destroy()
+        return self[state]
+
+
+@pytest.fixture(scope="module")
+def traces(lab: Lab, states: States, undisturbed: Manifest) -> Traces:
+    return Traces(lab, states, undisturbed)
+
+
+@pytest.fixture(scope="module")
+def everywhere(traces: Traces) -> list[Point]:
+    """Every point of every kind, in an order that is always the same."""
+    return [one for kind in KINDS for state in UNDONE for one in points(state, traces[state], kind)]
+
+
+@pytest.fixture(scope="module")
+def sample(everywhere: list[Point], seed: int) -> list[Point]:
+    """Some points, others with another seed; each sign is among them, killed or cut off."""
+    chance = random.Random(seed)
+    signs = [one for one in everywhere if one.where in SIGNS]
+    chosen = [chance.choice([one for one in signs if one.where == sign]) for sign in SIGNS]
+    rest = [one for one in everywhere if one.where not in SIGNS]
+    return chosen + chance.sample(rest, SAMPLE - len(chosen))
+
+
+@pytest.mark.parametrize("number", range(SAMPLE))
+def test_what_was_interrupted_is_finished_by_the_next_run(
+    lab: Lab,
+    states: States,
+    traces: Traces,
+    undisturbed: Manifest,
+    sample: list[Point],
+    number: int,
+) -> None:
+    """The host serves, equals one that was never disturbed, and a further run changes nothing."""
+    recovers(lab, states, traces, undisturbed, sample[number])
+
+
+@pytest.mark.soak
+def test_every_interruption_is_finished_by_the_next_run(
+    lab: Lab, states: States, traces: Traces, undisturbed: Manifest, everywhere: list[Point]
+) -> None:
+    """At every point: between any two commands, within every upload, sync and download."""
+    done: list[tuple[Point, float, str]] = []
+    bare = [one for kind in KINDS for one in points("bare", traces["bare"], kind)]
+    for point in [*everywhere, *bare]:
+        began, wrong = time.monotonic(), ""
+        try:
+            recovers(lab, states, traces, undisturbed, point)
+        except AssertionError as error:
+            wrong = str(error)
+        done.append((point, time.monotonic() - began, wrong))
+        DOCS.write_text(table(done))
+    assert [f"{point}: {wrong}" for point, _, wrong in done if wrong] == []
+
+
+def recovers(lab: Lab, states: States, traces: Traces, undisturbed: Manifest, point: Point) -> None:
+    print(point)
+    durable = point.kind == "power cut"
+    host = lab.boot("interrupted", layers=states[point.state], durable=durable)
+    try:
+        interrupted(lab, host, point, traces[point.state])
+        run = deploy_tiny(lab, "--limit", host.name)
+        assert run.returncode == 0, f"{point}: the next run: {run}"
+        assert serves(host)
+        assert differences(host, undisturbed) == []
+        again = deploy_tiny(lab, "--limit", host.name)
+        assert (again.returncode, again.changed) == (0, {}), f"{point}: a further run: {again}"
+    finally:
+        host.destroy()
+
+
+def table(done: list[tuple[Point, float, str]]) -> str:
+    """Make the page of it, a row for each operation of a deploy."""
+    rows: dict[tuple[str, str], dict[str, Counter[bool]]] = {}
+    for point, _, wrong in done:
+        kinds = rows.setdefault((point.operation, point.state), {kind: Counter() for kind in KINDS})
+        kinds[point.kind][not wrong] += 1
+    lines = [
+        f"| {operation} | {state} | {' | '.join(_share(kinds[kind]) for kind in KINDS)} |"
+        for (operation, state), kinds in rows.items()
+    ]
+    whole = sum(seconds for _, seconds, _ in done)
+    return PAGE.format(
+        rows="\n".join(lines),
+        signs="\n".join(f"- {sign} (`{SIGNS[sign].operation}`)" for sign in SIGNS),
+        count=len(done),
+        finished=sum(not wrong for *_, wrong in done),
+        minutes=round(whole / 60),
+    )
+
+
+def _share(outcomes: Counter[bool]) -> str:
+    return f"{outcomes[True]} of {outcomes.total()}"
+
+
+PAGE = """\
+# Interruptions
+
+A deploy is interrupted at a point of its course; then one plain run follows. Right is: that run
+succeeds, the model generates, the host's probe over the whole manifest equals that of a host that
+was never disturbed, and a further run changes nothing.
+
+This page is made by `pytest --soak tests/deploys/test_interruptions.py`, which tries every point;
+without `--soak` twenty of them are tried, others with each `--seed`. The points come from a trace
+of the commands that an undisturbed deploy sends: before each that can change something, in the
+middle of each upload, and after the last. Some commands take long, and are interrupted on a sign
+of theirs that is to be seen on the host's disk:
+
+{signs}
+
+Two things happen: pyinfra is killed (SIGKILL; the host lives on, with whatever was begun there),
+and the host's power is cut (what was not synced is lost: an ext4 that is shut down without its
+journal flushed). Each deploy starts on a host that lacks a part, so that the time goes into it.
+
+{finished} of {count} interruptions were finished by the next run ({minutes} minutes).
+
+| while | on a host | pyinfra killed | power cut |
+|---|---|---|---|
+{rows}
+"""

@@ -1,0 +1,52 @@
+"""One deploy at a time on a host, and no lock that outlives its deploy.
+
+What a controller does that vanishes without a word is in `tests/operations/test_lock.py`.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from lab import Lab
+from tests.deploys.interrupting import halted
+from tests.deploys.states import States, deploy_tiny
+
+pytestmark = pytest.mark.lab
+
+UNDER_WAY = "before:6"  # the lock is taken before the second command
+
+
+def test_the_second_is_refused_with_the_name_of_the_first(lab: Lab, states: States) -> None:
+    """It says who is at it and since when, and changes nothing; the first comes to its end."""
+    host = lab.boot("two-at-once", layers=states["serving"])
+    with halted(lab, host.name, UNDER_WAY) as first:
+        host.root_run("rm /etc/needrestart/conf.d/mlx-hosts.conf")
+        second = deploy_tiny(lab, "--limit", host.name)
+        assert second.returncode == 1
+        said = "another deploy is running on this host: "
+        assert said in second.stderr
+        name = second.stderr.partition(said)[2].splitlines()[0]
+        assert f"pid {first.pid}, since 20" in name
+        assert "@" in name
+        assert host.root_run("ls /etc/needrestart/conf.d").stdout == ""
+        first.send_signal(signal.SIGCONT)
+        assert first.wait(timeout=120) == 0
+    third = deploy_tiny(lab, "--limit", host.name)
+    assert third.returncode == 0, str(third)
+    host.destroy()
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["pyinfra killed", "power cut"])
+def test_a_lock_goes_with_its_deploy(lab: Lab, states: States, *, power: bool) -> None:
+    """After a crash on either side the next deploy is not refused, however soon it comes."""
+    host = lab.boot("lock", layers=states["serving"])
+    with halted(lab, host.name, UNDER_WAY) as first:
+        if power:
+            host.power_cut()
+        first.kill()
+        first.wait(timeout=10)
+        run = deploy_tiny(lab, "--limit", host.name)
+    assert run.returncode == 0, str(run)
+    host.destroy()
