@@ -37,6 +37,10 @@ DONATE = frozenset(
     }
 )  # fmt: skip
 
+# Copy an input whose rows do not follow one another, for as long as they run
+# (mlx/backend/cpu/matmul.cpp, `check_transpose`).
+WANT_ROWS = frozenset({"AddMM", "GatherMM", "GatherQMM", "Matmul", "QuantizedMatmul"})
+
 Shape = tuple[int, ...]
 
 
@@ -133,13 +137,19 @@ class _Buffers:
         self.owner.update({name: name for name in graph.spent})
         self.holders: dict[str, set[str]] = {name: {name} for name in graph.spent}
         self.in_rows: dict[str, bool] = dict.fromkeys(graph.given, True)
+        self.ragged: set[str] = set()  # cut at the ends of their rows
         self.made: dict[str, Made] = dict(graph.given)
 
     def share(self, made: Made, source: str, *, in_rows: bool) -> None:
         owner = self.owner[source]
-        self.made[made.name] = made
         self.owner[made.name] = owner
         self.in_rows[made.name] = in_rows
+        cut = (
+            made.shape and self.made[source].shape and made.shape[-1] < self.made[source].shape[-1]
+        )
+        if (cut and not in_rows) or source in self.ragged:
+            self.ragged.add(made.name)
+        self.made[made.name] = made
         if owner is not None:
             self.holders[owner].add(made.name)
 
@@ -180,8 +190,13 @@ def replay(graph: Graph) -> Run:
             buffers.take(made)
         ends += [m.name for m in step.makes if m.name not in last and m.name not in graph.results]
         free = [owner for name in ends if (owner := buffers.drop(name)) is not None]
-        taken.append(new)
-        done.append(tuple(buffers.made[owner] for owner in free))
+        copies = tuple(
+            buffers.made[name]
+            for name in step.reads
+            if step.name in WANT_ROWS and name in buffers.ragged
+        )
+        taken.append(new + copies)
+        done.append(copies + tuple(buffers.made[owner] for owner in free))
         works = bool(new) or step.name in DONATE
         dispatches.append(2 if works else 1)
         sources = dict.fromkeys(step.reads) if works else {}

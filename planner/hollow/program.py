@@ -56,11 +56,11 @@ def programs(
 def _all(server: passes.Passes, ways: _Ways) -> Programs:
     made: Programs = {"prefill": ways.program(server.prefill, lags=work.ON_CPU)}
     with passes.kernels(attention=False):
-        made["kernels"] = ways.program(server.prefill)
+        made["kernels"] = ways.program(server.prefill, lags=work.ON_GPU)
     made["fused"] = made["kernels"]
     if not ways.unrolled:
         with passes.kernels(attention=True):
-            made["fused"] = ways.program(server.prefill)
+            made["fused"] = ways.program(server.prefill, lags=work.ON_GPU)
     if ways.batched:
         made["join"] = ways.program(server.join, step=1)
         made["roll"] = ways.program(server.roll, step=1)
@@ -81,7 +81,7 @@ class _Ways:
         self.far = -(-max(windows, default=0) // STEP) * STEP
 
     def program(
-        self, record: Record, *, step: int | None = None, lags: Sequence[int] = work.ON_GPU
+        self, record: Record, *, step: int | None = None, lags: Sequence[int] = work.ON_BOTH
     ) -> dict[str, Any]:
         """The polynomials of what ``record`` records; ``step`` where it is always that."""
         # Many sequences: experts are sorted from 64 tokens on, and that takes the most.

@@ -15,6 +15,7 @@ Matrix = np.ndarray[Any, np.dtype[np.int64]]
 # Dispatches by which the device may be behind; planner/demand.py says which holds where.
 ON_CPU = (110,)
 ON_GPU = (220, 440, 660, 880, 1320, 2200)
+ON_BOTH = ON_CPU + ON_GPU
 # Points that a plan may ask for: a polynomial that is the largest at none of them is left out.
 ASKED = tuple(
     Point(batch, step, tokens)
