@@ -6,15 +6,11 @@ import asyncio
 import sys
 from pathlib import Path
 
-from guard.config import Config, ConfigError, load
+from guard.config import ConfigError, load
 from guard.notify import Notifier
-from guard.supervisor import Supervisor
+from guard.supervisor import supervise
 
 EX_CONFIG = 78  # sysexits(3); the unit does not restart on it
-
-
-async def run(config: Config, notifier: Notifier) -> int:
-    return await Supervisor(config, notifier).run()
 
 
 def main(arguments: list[str]) -> int:
@@ -26,7 +22,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         print(f"guard: {error}", file=sys.stderr)
         return EX_CONFIG
-    return asyncio.run(run(config, Notifier.from_environment()))
+    return asyncio.run(supervise(config, Notifier.from_environment()))
 
 
 if __name__ == "__main__":

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
 from guard import fields, schema, strict_json, translate
-from guard.ask import Ask, Delta, EngineBroke, Event, Finish, Progress, Scored, Usage
+from guard.ask import Ask, Delta, EngineBroke, Event, Progress, Usage
 from guard.config import Config
 from guard.errors import Refusal, bad_request, unavailable
+from guard.merge import merged
 from guard.metrics import Metrics
 from guard.order import Order
 from guard.places import Places
-from guard.render import ALIVE, DONE, Choice, Kind, Rendering, logprob
+from guard.render import DONE, Choice, Kind, Rendering
 from guard.reply import Reply
 from guard.shape import shaped
 from guard.tokenizer import Tokenizer, TokenizerFacts
 from guard.vitals import Stream, Vitals
+from guard.writer import Writer
 
 MERGE_BUFFER = 64  # events of the sequences of one request, between them and its client
 
@@ -79,9 +80,8 @@ class Desk:
             self._sequence(ask, count, order, stops=request.stops, one_call=one_call, echo=echo)
             for ask, count in asks
         ]
-        events = _alone(sequences[0]) if len(sequences) == 1 else _merged(sequences)
         last = 0.0
-        async with aclosing(events):
+        async with aclosing(merged(sequences)) as events:
             async for index, event in events:
                 if not isinstance(event, Progress):
                     now = time.monotonic()
@@ -168,100 +168,3 @@ class Desk:
             async for event in events:
                 self._vitals.sign(stream, event, time.monotonic())
                 yield event
-
-
-class Writer:
-    """Writes the events of all choices to a stream, or collects them."""
-
-    def __init__(
-        self,
-        answer: Rendering,
-        choices: list[Choice],
-        reply: Reply | None,
-        tokenizer: Tokenizer,
-        *,
-        scored: bool,
-    ) -> None:
-        self._answer = answer
-        self._choices = choices
-        self._reply = reply
-        self._tokenizer = tokenizer
-        self._scored = scored
-        self._begun: set[int] = set()
-
-    async def take(self, index: int, event: Event) -> None:
-        choice = self._choices[index]
-        match event:
-            case Progress():
-                await self._alive(index)
-            case Delta():
-                logprobs = await self._logprobs(event.scored) if self._scored else None
-                choice.add(event, logprobs or [])
-                if self._reply is not None:
-                    await self._say(index, self._answer.part(index, event, logprobs))
-            case Finish():
-                choice.finish = event.reason
-                if self._reply is not None:
-                    await self._say(index, self._answer.last(index, event.reason))
-            case Usage():
-                choice.usage = event
-
-    async def _logprobs(self, scored: Sequence[Scored]) -> list[dict[str, Any]]:
-        pieces = await self._tokenizer.pieces([token.token for token in scored])
-        return [
-            logprob(piece, token, await self._tokenizer.pieces([top for top, _ in token.top]))
-            for piece, token in zip(pieces, scored, strict=True)
-        ]
-
-    async def _alive(self, index: int) -> None:
-        """Before the first token a comment for whoever watches the connection; then nothing."""
-        if self._reply is not None and index not in self._begun:
-            if not self._reply.streaming:
-                await self._reply.begin_stream()
-            await self._reply.part(ALIVE)
-
-    async def _say(self, index: int, data: bytes) -> None:
-        assert self._reply is not None  # noqa: S101 - the callers' condition
-        if not self._reply.streaming:
-            await self._reply.begin_stream()
-        if index not in self._begun:
-            self._begun.add(index)
-            data = self._answer.first(index) + data
-        await self._reply.part(data)
-
-
-async def _alone(events: AsyncGenerator[Event]) -> AsyncGenerator[tuple[int, Event]]:
-    async with aclosing(events) as open_events:
-        async for event in open_events:
-            yield 0, event
-
-
-async def _merged(sequences: list[AsyncGenerator[Event]]) -> AsyncGenerator[tuple[int, Event]]:
-    """Events of several sequences as they come; leaving calls all of them off."""
-    queue: asyncio.Queue[tuple[int, Event | BaseException | None]] = asyncio.Queue(MERGE_BUFFER)
-
-    async def run(index: int, events: AsyncGenerator[Event]) -> None:
-        try:
-            async with aclosing(events) as open_events:
-                async for event in open_events:
-                    await queue.put((index, event))
-        except Exception as error:  # noqa: BLE001 - handed to the reader, which raises it
-            await queue.put((index, error))
-        else:
-            await queue.put((index, None))
-
-    tasks = [asyncio.create_task(run(*pair)) for pair in enumerate(sequences)]
-    try:
-        left = len(tasks)
-        while left:
-            index, event = await queue.get()
-            if event is None:
-                left -= 1
-            elif isinstance(event, BaseException):
-                raise event
-            else:
-                yield index, event
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -29,9 +29,9 @@ from tests.guard.models import WITH_TOOLS, make_tiny_llama
 KNOWN = {200, 400, 404, 405, 408, 413, 429, 503}
 NASTY: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 7, 1.5, -0.0, 1e-320, 1e308, 2**31, 2**63, -(2**63), 10**30, "",
-    "a", "\x00", "é", "\U0001f600", "\u202e", "default_model", "/etc/passwd", "x" * 2000, [], [None],
-    [1], [[1]], ["a", "b"], [""], {}, {"a": 1}, {"1099511627776": 1}, {"chat_template": "{{ 1 }}"},
-    {"type": "json_object"}, {"include_usage": None}, [[[[]]]],
+    "a", "\x00", "é", "\U0001f600", "\u202e", "default_model", "/etc/passwd", "x" * 2000, [],
+    [None], [1], [[1]], ["a", "b"], [""], {}, {"a": 1}, {"1099511627776": 1},
+    {"chat_template": "{{ 1 }}"}, {"type": "json_object"}, {"include_usage": None}, [[[[]]]],
 )  # fmt: skip
 EXTRA = (
     "adapters", "draft_model", "num_draft_tokens", "role_mapping", "xtc_probability",
@@ -185,7 +185,7 @@ def ask(client: httpx2.Client, path: str, body: bytes, maker: Maker) -> str:
 def fuzz(requests: int, seed: int, place: Path, *, workers: int = 6) -> dict[str, Any]:
     model = make_tiny_llama(place / "model", template=WITH_TOOLS)
     config = {"context_tokens": 512, "concurrency": 8, "decode_concurrency": 8,
-              "prompt_cache_entries": 8, "compile_allowance_s": 120, "hang_floor_s": 20}  # fmt: skip
+              "prompt_cache_entries": 8, "hang_floor_s": 20}  # fmt: skip
     told: Counter[str] = Counter()
     wrong: list[str] = []
     lock = threading.Lock()

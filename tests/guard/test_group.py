@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,23 +28,25 @@ def free_ports(count: int) -> list[int]:
 class Pair:
     """Both ranks, restarted as systemd's ``Restart=always`` would."""
 
-    def __init__(self, place: Path, model: Path, **changes: Any) -> None:
+    def __init__(self, place: Path, model: Path, *, other: Path | None = None) -> None:
         ports = free_ports(3)
         group = {
             "backend": "ring",
             "ranks": [f"127.0.0.1:{ports[0]}", f"127.0.0.2:{ports[1]}"],
             "meeting": f"127.0.0.1:{ports[2]}",
             "link_timeout_s": 3,
-            "start_deadline_s": 60,
+            "start_deadline_s": 150,
         }
         self.ranks = [
             Instance(
-                place / str(rank), model, instance=f"tiny.0.{rank}", group=group | {"rank": rank},
+                place / str(rank),
+                (other or model) if rank else model,
+                instance=f"tiny.0.{rank}",
+                group=group | {"rank": rank},
                 start_timeout_s=30,
-                **changes.get(f"rank{rank}", {}),
             )
             for rank in range(2)
-        ]  # fmt: skip
+        ]
         self._stopping = threading.Event()
         self._keepers: list[threading.Thread] = []
 
@@ -67,7 +68,7 @@ class Pair:
     def both_ready(self) -> bool:
         return all(rank.state()["state"] == "ready" for rank in self.ranks)
 
-    def until_ready(self, within_s: float = 90) -> float:
+    def until_ready(self, within_s: float = 180) -> float:
         began = time.monotonic()
         while not self.both_ready():
             assert time.monotonic() - began < within_s, [
@@ -78,8 +79,8 @@ class Pair:
             time.sleep(0.05)
         return time.monotonic() - began
 
-    def pids(self) -> list[int]:
-        return [rank.engine_pid for rank in self.ranks]
+    def pids(self) -> list[int | None]:
+        return [rank.state().get("engine_pid") for rank in self.ranks]
 
     def close(self) -> None:
         self._stopping.set()
@@ -139,7 +140,7 @@ def test_losing_one_rank_brings_both_back(
         time.sleep(5)  # systemd's watchdog, which does not run here, would end it
         victim.process.kill()
     while set(pair.pids()) & set(before) or not pair.both_ready():
-        assert time.monotonic() - began < 60, [rank.state() for rank in pair.ranks]
+        assert time.monotonic() - began < 150, [rank.state() for rank in pair.ranks]
         for one in pair.ranks:
             one.notified()
         time.sleep(0.05)
@@ -150,7 +151,7 @@ def test_losing_one_rank_brings_both_back(
 def test_other_weights_do_not_join(tmp_path: Path, tiny: Path) -> None:
     """A rank with other weights is refused by rank 0, with the reason on both sides."""
     other = make_tiny_llama(tmp_path / "other", hidden=128)
-    made = Pair(tmp_path, tiny, rank1={"model": str(other)})
+    made = Pair(tmp_path, tiny, other=other)
     try:
         for rank in (0, 1):
             made.keep(rank)
@@ -162,7 +163,7 @@ def test_other_weights_do_not_join(tmp_path: Path, tiny: Path) -> None:
 
 def test_a_rank_alone_ends_at_its_deadline(tmp_path: Path, tiny: Path) -> None:
     """It does not wait for ever, and says for whom it waited."""
-    made = Pair(tmp_path, tiny, rank0={}, rank1={})
+    made = Pair(tmp_path, tiny)
     alone = made.ranks[0]
     alone.config["start_timeout_s"] = 2
     alone.start()
