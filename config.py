@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pyinfra import config
-from pyinfra.api import State
+from pyinfra.api import Inventory, State
 from pyinfra_cli import cli
 from pyinfra_cli.exceptions import CliError
 
@@ -48,6 +49,21 @@ def _checked_inventory(inventory: str, *args: Any, **kwargs: Any) -> Any:  # noq
 
 
 cli.make_inventory = _checked_inventory
+
+
+_matches = cli._get_inventory_pattern_matches  # noqa: SLF001 - pyinfra has no other place for it
+
+
+def _checked_matches(inventory: Inventory, patterns: Iterable[str], option: str) -> Any:  # noqa: ANN401
+    """Choose hosts; a word that matches none is a slip, whatever the other words match."""
+    for pattern in patterns:
+        if not _matches(inventory, [pattern], option):
+            names = ", ".join(sorted(host.name for host in inventory)) or "none"
+            raise CliError(f"`{option} {pattern}` matches no host of the inventory: it has {names}")
+    return _matches(inventory, patterns, option)
+
+
+cli._get_inventory_pattern_matches = _checked_matches  # noqa: SLF001
 
 
 _confirm = cli._do_confirm  # noqa: SLF001 - pyinfra has no other place for it

@@ -95,14 +95,24 @@ def test_an_inventory_without_hosts_is_an_error(fakes: Fakes) -> None:
     assert "the inventory has no hosts" in run.stderr
 
 
-@pytest.mark.parametrize("option", ["--limit=@fake/two", "--exclude=@fake/*"])
-def test_no_host_left_is_an_error(fakes: Fakes, option: str) -> None:
-    """A `--limit` that matches nothing, or an `--exclude` that leaves none, is not green."""
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--limit", "@fake/two"], "`--limit @fake/two` matches no host of the inventory"),
+        (["--limit", "@fake/one", "--limit", "tow"], "`--limit tow` matches no host"),
+        (["--exclude", "two"], "`--exclude two` matches no host of the inventory"),
+        (["--exclude", "@fake/*"], "`--limit` and `--exclude` leave no host"),
+    ],
+)
+def test_a_word_that_matches_no_host_is_an_error(
+    fakes: Fakes, options: list[str], message: str
+) -> None:
+    """A mistyped host is neither left out in silence nor touched in spite of an `--exclude`."""
     fakes.declare(one={}, other={})
-    run = fakes.run("-y", option)
+    run = fakes.run("-y", *options)
     assert run.returncode == 1, str(run)
-    assert "leave no host of the inventory" in run.stderr
-    assert fakes.told("one") == []
+    assert message in run.stderr
+    assert (fakes.told("one"), fakes.told("other")) == ([], [])
 
 
 def test_an_inventory_that_does_not_parse_is_one_error(fakes: Fakes) -> None:
