@@ -19,7 +19,7 @@ def quicken() -> None:
     connect = client.SSHClient.connect
 
     def quick_connect(self: client.SSHClient, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        connect(self, *args, **kwargs)
+        connect(self, *args, **kwargs)  # type: ignore[no-untyped-call]
         transport = self.get_transport()
         if transport is None:
             return
