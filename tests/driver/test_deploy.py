@@ -39,3 +39,4 @@ def test_all_is_built_and_the_engine_finds_no_cuda(lab: Lab, tmp_path: Path):
     assert wait == "active\n"
     assert host.root_run("ls -d /opt/mlx-hosts/runtimes/*/lib/python*/site-packages/nvidia").stdout
     assert set(host.root_run("apt-mark showhold").stdout.split()) == set(profile.packages)
+    host.destroy()

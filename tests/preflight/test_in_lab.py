@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -18,9 +19,11 @@ SECONDS = 4  # for a driver that hangs; the others answer in tenths of one
 
 
 @pytest.fixture(scope="module")
-def gpu_host(lab: Lab) -> Host:
+def gpu_host(lab: Lab) -> Iterator[Host]:
     """One Debian 12 host that every driver is put into in turn."""
-    return lab.boot("drivers")
+    booted = lab.boot("drivers")
+    yield booted
+    booted.destroy()
 
 
 def answers(host: Host, **arguments: object) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,15 @@ if preflight(declared()):
 
 
 @pytest.fixture(scope="module")
-def three(lab: Lab) -> list[Host]:
+def three(lab: Lab) -> Iterator[list[Host]]:
     """Two good hosts, and one of another release with a driver too old."""
     hosts = [lab.boot("one"), lab.boot("refused", release="bullseye"), lab.boot("other")]
     install(hosts[1].root, "driver_535")
     hosts[1].root_run(ACTIVATE)
     hosts[1].run("sudo true")  # a first login makes a few files of its own
-    return hosts
+    yield hosts
+    for host in hosts:
+        host.destroy()
 
 
 def run(lab: Lab, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
