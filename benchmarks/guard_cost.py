@@ -6,6 +6,9 @@ The fake answers in mlx_lm.server's format and generates nothing: a token every 
 times, and as fast as it can for the limit.  Rounds alternate between the direct path (TCP) and the
 guard (unix socket).  Prints one table: added time to first token (median and 99th percentile), the
 guard's processor time for each token of long streams, its limit in tokens a second, its memory.
+
+With ``--real`` it is the real mlx_lm.server and a random model instead: tokens a second of eight
+streams, directly and through the guard, in turn.
 """
 
 from __future__ import annotations
@@ -79,8 +82,11 @@ async def stream(where: Path | int, tokens: int, *, paced: bool) -> tuple[float,
         else asyncio.open_unix_connection(str(where))
     )
     reader, writer = await opening
-    asked = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "stream": True,
+    asked = {"messages": [{"role": "user", "content": "hi"}], "stream": True,
              "max_tokens": tokens, "temperature": 0 if paced else 1}  # fmt: skip
+    if isinstance(where, Path):  # the real engine would look for a model of that name
+        asked["model"] = "tiny"
+    asked["logit_bias"] = {"256": -100}  # never the end token
     body = json.dumps(asked).encode()
     began = time.perf_counter()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -90,9 +96,9 @@ async def stream(where: Path | int, tokens: int, *, paced: bool) -> tuple[float,
         data = await reader.read(1 << 16)
         if not data:
             raise ConnectionError(rest[-300:])
-        if not first and b'"word ' in data:
+        if not first and b'"content": "' in data.replace(b'":"', b'": "'):
             first = time.perf_counter() - began
-        seen += data.count(b'"word ')
+        seen += data.count(b"data: ")
         rest = (rest + data)[-64:]
     writer.close()
     return first, seen
@@ -145,6 +151,30 @@ async def measure(instance: Instance, port: int, rounds: int) -> list[dict[str, 
     return rows
 
 
+async def beside(instance: Instance, port: int, rounds: int) -> None:
+    """Tokens a second of eight streams, directly and through the guard, in turn."""
+    speeds: dict[str, list[float]] = {"direct": [], "guard": []}
+    for _ in range(rounds):
+        for name, where in (("direct", port), ("guard", instance.socket)):
+            began = time.perf_counter()
+            await round_of(where, 8, LONG)
+            speeds[name].append(8 * LONG / (time.perf_counter() - began))
+    for name, told in speeds.items():
+        print(f"{name}: median {statistics.median(told):.1f} tokens/s of {len(told)} rounds, "
+              f"{min(told):.1f} to {max(told):.1f}")  # fmt: skip
+
+
+def real(rounds: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="cost-") as folder:
+        place = Path(folder)
+        model = make_tiny_llama(place / "model", hidden=512, layers=8, heads=8)
+        config = {"concurrency": 8, "decode_concurrency": 8, "probe_interval_s": 3600}
+        with Instance(place, model, **config) as instance:
+            words = Path(f"/proc/{instance.engine_pid}/cmdline").read_bytes().split(b"\0")
+            port = int(words[words.index(b"--port") + 1])
+            asyncio.run(beside(instance, port, rounds))
+
+
 def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="cost-") as folder:
         place = Path(folder)
@@ -171,8 +201,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--fake", type=int, help="be the fake engine on this port")
+    parser.add_argument("--real", action="store_true", help="the real engine, side by side")
     given = parser.parse_args()
-    if given.fake:
+    if given.real:
+        real(given.rounds)
+    elif given.fake:
         asyncio.run(fake(given.fake))
     else:
         main(given.rounds)

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from tests.guard.instance import Instance, events
+from tests.guard.streaming import InFlight
 
 HANGING = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
@@ -44,34 +45,6 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-class InFlight:
-    """A stream that was begun and is being read."""
-
-    def __init__(self, instance: Instance, **body: Any) -> None:
-        self.text, self.error = "", None
-        self.begun, self.ended = threading.Event(), threading.Event()
-        self._instance, self._body = instance, body
-        threading.Thread(target=self._read, daemon=True).start()
-        assert self.begun.wait(20)
-
-    def _read(self) -> None:
-        asked = {"model": "tiny", "messages": [{"role": "user", "content": "go"}], "stream": True,
-                 "max_tokens": 3500} | self._body  # fmt: skip
-        transport = httpx2.HTTPTransport(uds=str(self._instance.socket))
-        try:
-            with (
-                httpx2.Client(transport=transport, base_url="http://guard", timeout=60) as client,
-                client.stream("POST", "/v1/chat/completions", json=asked) as answer,
-            ):
-                for text in answer.iter_text():
-                    self.text += text
-                    if '"content"' in self.text:
-                        self.begun.set()
-        except httpx2.HTTPError as error:
-            self.error = error
-        self.ended.set()
 
 
 @pytest.fixture
