@@ -104,12 +104,20 @@ def read_inventory(path: Path) -> tuple[Host, ...]:
     if not path.is_file():
         raise Fault(f"{path}: no such inventory; expected a file such as `inventories/gpu.py`")
     # pyinfra takes half a second to import; a what-if has no need of it.
+    from pyinfra.api import Config, State  # noqa: PLC0415
     from pyinfra.api.arguments import all_global_arguments  # noqa: PLC0415
     from pyinfra.api.connectors import get_all_connectors  # noqa: PLC0415
+    from pyinfra.context import ctx_config, ctx_state  # noqa: PLC0415
+    from pyinfra_cli.exceptions import UnexpectedExternalError  # noqa: PLC0415
     from pyinfra_cli.inventory import make_inventory_from_files  # noqa: PLC0415
 
+    ctx_state.set(State())  # type: ignore[no-untyped-call]
+    ctx_config.set(Config())  # type: ignore[no-untyped-call]
     try:
         whole = make_inventory_from_files(str(path), cwd=str(ROOT))
+    except UnexpectedExternalError as wrapped:
+        error = wrapped.exception
+        raise Fault(f"{path}: {type(error).__name__}: {error}") from None
     except Exception as error:  # noqa: BLE001 -- an inventory is a program, it may raise anything
         raise Fault(f"{path}: {type(error).__name__}: {error}") from None
     data = {host.name: dict(host.data.dict()) for host in whole}

@@ -91,9 +91,10 @@ class Refusing:
             ways.append("a device of its own: other models have the room")
         ways += self._more(wide, settings, space)
         ways += self._quantized(wide, settings, space, room)
-        if space.gpu is not None and not ways:
+        none = not ways
+        ways += self._why_not_split(wide)
+        if space.gpu is not None and none:
             needs = wide.need(settings, space, self.devices)
-            ways += self._why_not_split(wide)
             ways += elsewhere(wide.traced, needs.kv * wide.size, self.spaces)
         return ways
 

@@ -18,7 +18,7 @@ from planner.hollow import model as hollow
 from planner.hollow import program
 
 
-def trace(directory: Path, sizes: list[int]) -> dict[str, Any]:
+def trace(directory: Path, sizes: list[int], *, gpu: bool = True) -> dict[str, Any]:
     """Everything that the lock keeps of the model in ``directory``."""
     model, config = hollow.load(directory)
     text = config.get("text_config") or config
@@ -42,7 +42,7 @@ def trace(directory: Path, sizes: list[int]) -> dict[str, Any]:
         "logits_row_bytes": int(scores.nbytes),
         "loading": 0,
         "ranks": ranks,
-        "programs": program.programs(model, examples, merged=merged, batched=not alone),
+        "programs": program.programs(model, examples, merged=merged, batched=not alone, gpu=gpu),
     }
 
 

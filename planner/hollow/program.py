@@ -26,10 +26,12 @@ def programs(
     *,
     merged: bool,
     batched: bool,
+    gpu: bool = True,
 ) -> Programs:
     """What the server's evaluations need over weights and caches.
 
-    ``merged``: the server generates in batches; ``batched``: of more than one sequence.
+    ``merged``: the server generates in batches; ``batched``: of more than one sequence; ``gpu``:
+    for GPUs too, not for this CPU only.
 
     ``prefill`` on a CPU, ``kernels`` on a GPU, ``fused`` on one with a kernel for attention;
     ``step`` of generation, ``join`` of a sequence to those generated for, ``roll`` of uneven
@@ -45,22 +47,23 @@ def programs(
     }
     prime = primes(dimensions, batched=batched)
     server = passes.Passes(model, examples, merged=merged)
-    made = _all(server, _Ways(prime, windows, batched=batched))
+    made = _all(server, _Ways(prime, windows, batched=batched, gpu=gpu))
     if any(hasattr(cache, "max_size") for cache in leaves(list(examples))):
         server = passes.Passes(model, examples, merged=merged, within=True)
-        short = _all(server, _Ways(prime, set(), batched=batched))
+        short = _all(server, _Ways(prime, set(), batched=batched, gpu=gpu))
         made |= {f"{name} within": program for name, program in short.items()}
     return made
 
 
 def _all(server: passes.Passes, ways: _Ways) -> Programs:
     made: Programs = {"prefill": ways.program(server.prefill, lags=work.ON_CPU)}
-    with passes.kernels(attention=False):
-        made["kernels"] = ways.program(server.prefill, lags=work.ON_GPU)
-    made["fused"] = made["kernels"]
-    if not ways.unrolled:
-        with passes.kernels(attention=True):
-            made["fused"] = ways.program(server.prefill, lags=work.ON_GPU)
+    if ways.gpu:
+        with passes.kernels(attention=False):
+            made["kernels"] = ways.program(server.prefill, lags=work.ON_GPU)
+        made["fused"] = made["kernels"]
+        if not ways.unrolled:
+            with passes.kernels(attention=True):
+                made["fused"] = ways.program(server.prefill, lags=work.ON_GPU)
     if ways.batched:
         made["join"] = ways.program(server.join, step=1)
         made["roll"] = ways.program(server.roll, step=1)
@@ -71,8 +74,9 @@ def _all(server: passes.Passes, ways: _Ways) -> Programs:
 class _Ways:
     """Two ways to a polynomial: read off the shapes, or fitted to small numbers."""
 
-    def __init__(self, prime: Point, windows: set[int], *, batched: bool) -> None:
+    def __init__(self, prime: Point, windows: set[int], *, batched: bool, gpu: bool) -> None:
         self.prime = prime
+        self.gpu = gpu
         self.batched = batched
         self.unrolled: int | None = None  # step, where the graph has a part for each token
         small = {0, 1, 2, 3, 4, -1, -2, -3, -4}
@@ -81,9 +85,10 @@ class _Ways:
         self.far = -(-max(windows, default=0) // STEP) * STEP
 
     def program(
-        self, record: Record, *, step: int | None = None, lags: Sequence[int] = work.ON_BOTH
+        self, record: Record, *, step: int | None = None, lags: Sequence[int] = ()
     ) -> dict[str, Any]:
         """The polynomials of what ``record`` records; ``step`` where it is always that."""
+        lags = lags or (work.ON_BOTH if self.gpu else work.ON_CPU)
         # Many sequences: experts are sorted from 64 tokens on, and that takes the most.
         many = 3 if step is None else 71
         check = Point(many if self.batched else 1, step or 768, self.far + 4096 + (step == 1))

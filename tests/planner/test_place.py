@@ -12,7 +12,7 @@ CARD = Gpu(
 )
 
 
-def traced(weights, *, shards=True):
+def traced(weights, *, shards=True, bits=16):
     def rank(size):
         kinds = (Kind(kind="kv", count=32, token_bytes=4096 // size),)
         return Rank(
@@ -25,7 +25,7 @@ def traced(weights, *, shards=True):
         mlx="0.32.4",
         model_type="llama",
         layers=32,
-        parameters=weights // 2,
+        parameters=int(weights * 8 / bits),
         alone="",
         context_max=131072,
         head_dims=(128,),

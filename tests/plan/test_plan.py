@@ -1,0 +1,174 @@
+"""`./plan.py` as a user runs it: what it prints, and how it ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hub import lock
+from hub.lock import Checkpoint, Entry, Lock
+from planner.declared import Model
+from tests.planner.test_place import traced
+
+ROOT = Path(__file__).parents[2]
+GIB = 2**30
+
+
+def run(*words, cwd=ROOT):
+    """Exit status, stdout, stderr of `./plan.py`."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "plan.py"), *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def known(tmp_path):
+    """A lock of a small and a big model, both directories that are nowhere."""
+    entries = {}
+    for name, weights, shards in (("small", 8 * GIB, True), ("big", 150 * GIB, False)):
+        source = Model(path=f"/models/{name}", name=name, context=8192).source
+        entries[source] = Entry(
+            source=source,
+            files=(),
+            checkpoint=Checkpoint(tensors=1, bytes_by_dtype={"BF16": weights}),
+            traces={"0.32.2": traced(weights, shards=shards, bits=4.5)},
+        )
+    path = tmp_path / "models.lock"
+    lock.write(Lock(models=entries), path)
+    return path
+
+
+def inventory(tmp_path, known, *models, name="gpu.py", **more):
+    """An inventory of one host with two RTX PRO 6000."""
+    data = {
+        "gpus": ["NVIDIA RTX PRO 6000 Blackwell Workstation Edition"] * 2,
+        "models": [{"path": f"/models/{it}", "name": it, "context": 8192} for it in models],
+        "models_lock": str(known),
+        **more,
+    }
+    path = tmp_path / name
+    path.write_text(f"gpu = ([('h1', {{}})], {data!r})\n")
+    return path
+
+
+def test_everything_fits_ends_with_0(tmp_path, known):
+    """The table names each instance and where it is."""
+    status, out, _ = run(inventory(tmp_path, known, "small"))
+    assert 0 == status
+    assert "small.0" in out
+    assert "everything fits" in out
+
+
+def test_what_does_not_fit_ends_with_2_and_says_why_and_what_to_do(tmp_path, known):
+    """Both numbers, why MLX cannot use both cards, and who could."""
+    status, out, _ = run(inventory(tmp_path, known, "small", "big"))
+    text = " ".join(out.split())
+    assert 2 == status
+    assert "needs 15" in text
+    assert "MLX cannot split it over 2 GPUs" in text
+    assert "NCCL back end lacks" in text
+    for engine in ("vLLM", "SGLang", "llama.cpp", "TensorRT-LLM"):
+        assert engine in text
+    assert "small.0" in out, "the others are planned all the same"
+
+
+def test_json_is_one_object_with_the_documented_keys(tmp_path, known):
+    """What docs/planner.md says, no more and no less."""
+    status, out, _ = run(inventory(tmp_path, known, "small", "big"), "--json")
+    plan = json.loads(out)
+    page = (ROOT / "docs/planner.md").read_text()
+    assert 2 == status
+
+    def keys(value, at=""):
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield f"{at}{key}"
+                yield from keys(inner, f"{at}{key}.")
+        elif isinstance(value, list):
+            for inner in value[:1]:
+                yield from keys(inner, at.removesuffix(".") + "[].")
+
+    undocumented = [key for key in keys(plan) if f"`{key}`" not in page]
+    assert not undocumented
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "give an INVENTORY"),
+        (["nowhere.py"], "no such inventory"),
+        (["--model", "/models/small"], "either --gpu NAME or --memory GIB"),
+        (["--model", "a/b@main", "--gpu", "RTX"], "expected one card"),
+        (["--model", "a/b@main", "--gpu", "H200"], "revision"),
+    ],
+)
+def test_what_cannot_be_told_ends_with_1_and_one_line(words, says):
+    """On stderr, with nothing on stdout."""
+    status, out, err = run(*words)
+    assert 1 == status
+    assert not out
+    assert says in err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("raise RuntimeError('no')", "RuntimeError: no"),
+        ("gpu = []", "has no hosts"),
+        ("gpu = [('h', {'gpuz': 1, 'models': [{'name': 'x'}]})]", "gpuz: unknown"),
+        ("def (", "SyntaxError"),
+    ],
+)
+def test_an_inventory_that_is_wrong_ends_with_1(tmp_path, content, says):
+    """Every mistake at once, each a line."""
+    path = tmp_path / "bad.py"
+    path.write_text(content)
+    status, out, err = run(path)
+    assert 1 == status
+    assert not out
+    assert says in err
+
+
+def test_why_prints_every_rule_with_its_numbers(tmp_path, known):
+    """One GPU, two, and each setting that was tried."""
+    status, out, _ = run(inventory(tmp_path, known, "small", "big"), "--why", "big")
+    assert 2 == status
+    for words in ("one GPU: weights 150.0 GiB", "2 GPUs: its architecture has no `shard`",
+                  "does not fit", "assumed: 2 GiB for a CUDA process", "refused:"):  # fmt: skip
+        assert words in out
+
+
+def test_the_picture_is_made_by_the_program(tmp_path, known):
+    """An SVG of the same plan."""
+    picture = tmp_path / "plan.svg"
+    run(inventory(tmp_path, known, "small"), "--svg", picture)
+    assert "<svg" in picture.read_text()
+    assert "small.0" in picture.read_text().replace("&#160;", " ")
+
+
+def test_one_model_from_the_lock_takes_less_than_half_a_second(tmp_path, known):
+    """In this process, so that only the planning is timed: reading the lock, and placing."""
+    program = f"""
+import time
+start = time.perf_counter()
+from hub.lock import ensure
+from planner import place
+from planner.declared import Gpu, Host, Model
+card = Gpu(name="x", memory_bytes=96 * 2**30, compute_capability="12.0")
+model = Model(path="/models/small", name="small", context=8192)
+host = Host(name="h", gpus=(card,), models=(model,))
+assert place([host], ensure([model], {str(known)!r})).fits
+print(time.process_time())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert float(done.stdout) < 0.5
