@@ -47,12 +47,13 @@ def pyinfra(
     *arguments: str,
     inventory: str = "inventories/lab.py",
     environment: dict[str, str] | None = None,
+    checkout: Path = ROOT,
     timeout: float = 600,
 ) -> Run:
     """Run ``pyinfra INVENTORY deploy.py ARGUMENTS`` without a terminal."""
     done = subprocess.run(
         [PYINFRA, inventory, "deploy.py", *arguments],
-        cwd=ROOT,
+        cwd=checkout,
         env={**os.environ, **environment_of(lab), **(environment or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
