@@ -75,7 +75,8 @@ def judge(
     except ValueError as error:
         troubles.append(str(error))
         declared = stamp.everything()
-    found = (*_unfinished(stamp, deploying), *compare(declared, stamp, live, ask=ask))
+    compared = (one for one in compare(declared, stamp, live, ask=ask) if not _forgiven(one))
+    found = (*_unfinished(stamp, deploying), *compared)
     findings, tolerated = sorted_out(found, tolerances, today=today)
     return Judgement(
         findings=findings,
@@ -84,6 +85,14 @@ def judge(
         checked=len(expected_of(declared)),
         applied=stamp.run,
     )
+
+
+def _forgiven(finding: Finding) -> bool:
+    """Tell whether it is only that the host has not heard yet of what is to be tolerated.
+
+    Whoever adds an exception wants silence of the hosts that it is about, not drift on all of them.
+    """
+    return finding.id == layout.TOLERATED and finding.cause == "not rolled out"
 
 
 def _no_stamp(text: str | None, error: StampError) -> Finding:

@@ -8,10 +8,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from manifest.findings import CAUSES, Finding, shown
+from manifest.findings import CAUSES, Finding
 from reports.fleet import Fleet, HostReport
 from reports.masking import masked
 from reports.repair import repair
+from reports.values import told
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -54,14 +55,15 @@ def _host(host: HostReport, fleet: Fleet) -> dict[str, Any]:
 
 
 def _finding(one: Finding, host: HostReport, fleet: Fleet) -> dict[str, Any]:
+    expected, found, note = told(one)
     return {
         "class": one.cause,
         "kind": one.kind,
         "resource": masked(one.id),
         "attribute": one.attribute or "",
-        "expected": masked(shown(one.expected)) if one.attribute else "",
-        "found": masked(shown(one.found)) if one.attribute else "",
-        "note": masked(one.note),
+        "expected": expected,
+        "found": found,
+        "note": note,
         "repair": repair(one, inventory=fleet.inventory, host=host.name),
         "lines": _lines(one, host),
     }

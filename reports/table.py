@@ -7,11 +7,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from manifest.findings import Cause, shown
+from manifest.findings import Cause
 from manifest.judgement import Verdict
 from reports.fleet import Fleet, HostReport
 from reports.masking import masked
 from reports.repair import repair
+from reports.values import told
 
 VERDICTS: dict[Verdict, str] = {"as declared": "green", "drift": "yellow", "cannot tell": "red"}
 CAUSES: dict[Cause, str] = {
@@ -23,7 +24,6 @@ CAUSES: dict[Cause, str] = {
     "out of date": "cyan",
     "cannot tell": "red",
 }
-LONGEST = 200  # characters of a value
 
 
 def show(fleet: Fleet, console: Console) -> None:
@@ -43,25 +43,23 @@ def _whole(fleet: Fleet) -> RenderableType:
 
 def _findings(fleet: Fleet) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("host", "class", "resource", "expected", "found"):
-        table.add_column(column, overflow="fold")
+    table.add_column("host", no_wrap=True)
+    table.add_column("class", no_wrap=True)
+    table.add_column("resource", overflow="fold", ratio=3)
+    table.add_column("expected", overflow="fold", ratio=2)
+    table.add_column("found", overflow="fold", ratio=2)
     for host in fleet.hosts:
         for one in host.judgement.findings:
             attribute = f" [dim]{one.attribute}[/]" if one.attribute else ""
+            expected, found, note = map(escape, told(one))
             table.add_row(
-                host.name,
+                escape(host.name),
                 f"[{CAUSES[one.cause]}]{one.cause}[/]",
                 f"{one.kind} {escape(masked(one.id))}{attribute}",
-                _value(one.expected) if one.attribute else "",
-                (_value(one.found) if one.attribute else "")
-                + (f" [dim]{escape(masked(one.note))}[/]" if one.note else ""),
+                expected,
+                f"{found} [dim]{note}[/]" if note else found,
             )
     return table
-
-
-def _value(value: object) -> str:
-    text = masked(shown(value).strip("`"))
-    return escape(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")
 
 
 def _host(host: HostReport, fleet: Fleet) -> Text:

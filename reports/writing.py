@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from reports.junit import junit
 from reports.machine import to_json
 from reports.page import page
 
-PICTURE_COLUMNS = 132
+COLUMNS = 150
 
 
 def write(
@@ -33,7 +34,9 @@ def write(
     if as_json:
         print(json.dumps(to_json(fleet), ensure_ascii=False))
     else:
-        table.show(fleet, Console(highlight=False))
+        # In a log or a pipe nobody has set a width, and 80 columns would break every path.
+        width = None if sys.stdout.isatty() else COLUMNS
+        table.show(fleet, Console(highlight=False, width=width))
     texts: dict[Path | None, Callable[[], str]] = {
         html_path: lambda: page(fleet),
         junit_path: lambda: junit(fleet),
@@ -52,7 +55,7 @@ def _metrics(fleet: Fleet) -> str:
 
 def _picture(fleet: Fleet) -> str:
     console = Console(
-        record=True, width=PICTURE_COLUMNS, file=io.StringIO(), highlight=False, force_terminal=True
+        record=True, width=COLUMNS, file=io.StringIO(), highlight=False, force_terminal=True
     )
     table.show(fleet, console)
     return console.export_svg(title=f"./drift.py {fleet.inventory}")
