@@ -135,6 +135,8 @@ def put_back(kept: Path, live: Path) -> None:
     """Make a tree, or a file, what it was: what is the same stays, for it may be in use."""
     moved = live.with_name(f"{live.name}.moved")
     if moved.exists():
+        if live.is_symlink():
+            live.unlink()
         moved.rename(live)
     if not kept.is_dir():
         _put_back(kept, live)

@@ -27,14 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave these tests out of a run of all tests, which names no inventory."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the inventory; ask for one, where these tests are asked for by name."""
     if config.getoption("--inventory", default=None):
-        return None
+        _hosts(config)
+        return
     asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
-    if any(one == HERE or HERE in one.parents for one in asked):
+    ours = any(one == HERE or HERE in one.parents for one in asked)
+    if ours:
         raise pytest.UsageError("tests/host: say whose hosts: --inventory inventories/gpu.py")
-    return HERE in (collection_path, *collection_path.parents)
+
+
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """Leave these tests out of a run of all tests, which names no inventory."""
+    return None if config.getoption("--inventory", default=None) else True
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

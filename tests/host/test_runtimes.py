@@ -94,7 +94,8 @@ def test_it_is_roots_and_nobody_elses_to_write(host: Host, environment: Environm
 
 def test_it_runs_the_hosts_python(host: Host, declared: Declared, environment: Environment) -> None:
     """Its interpreter is the declared one (the host's own where none is), and sees nothing else."""
-    python = declared.data.get("site", {}).get("python") or "/usr/bin/python3"
+    given = declared.data.get("site", {}).get("python")
+    python = given or host.check_output("command -v python3")
     config = host.check_output("cat %s", f"{environment.path}/pyvenv.cfg")
     words = {
         key.strip(): value.strip()
