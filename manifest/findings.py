@@ -189,7 +189,9 @@ class _Comparison:
             cause = self._cause(want, was, name, found)
             if name == "changed" and all(one.startswith(UNREAD) for one in found):
                 cause = "cannot tell"
-            yield self._finding(want, cause, name, value, found, self._note(was, name, value))
+            yield self._finding(
+                want, cause, name, value, found, self._note(was, name, value, found)
+            )
 
     def _cause(self, want: Resource, was: Resource | None, name: str, found: object) -> Cause:
         if was is None and want.address not in _WATCHED:
@@ -255,9 +257,9 @@ class _Comparison:
         )
 
     @staticmethod
-    def _note(was: Resource | None, name: str, value: object) -> str:
-        applied = getattr(was, name) if was is not None else None
-        return f"last applied: {shown(applied)}" if was is not None and applied != value else ""
+    def _note(was: Resource | None, name: str, value: object, found: object) -> str:
+        applied = getattr(was, name) if was is not None else value
+        return "" if applied in (value, found) else f"last applied: {shown(applied)}"
 
 
 _WATCHED = frozenset(one.address for one in WATCHED)

@@ -14,7 +14,9 @@ _SECRET = re.compile(
     | (?<=://)[^/\s:@]+:[^/\s@]+(?=@)
     | (?<=[Bb]earer[ ])\S+
     | (?i:(?P<name>[\w-]*(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|credential)[\w-]*
-        ["']?\s*[:=]\s*)["']?[^\s"',;]+)
+        ["']?\s*[:=]\s*)
+        (?!(?:\d{1,9}|true|false|null|none)\b)  # max_tokens: 256 is nobody's secret
+        ["']?[^\s"',;]+)
     """,
     re.VERBOSE | re.DOTALL,
 )

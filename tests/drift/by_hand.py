@@ -11,8 +11,8 @@ UNIT = "mlx-model@nonsense.0.service"
 CONFIG = "/etc/mlx-hosts/instances/nonsense.0.json"
 SYSTEM = "/etc/systemd/system"
 # The directories that are named by a digest, as shell words.
-RUNTIME = "$(ls -d /opt/mlx-hosts/runtimes/*/ | head -1)"
-GUARD = "$(ls -d /opt/mlx-hosts/guards/*/ | head -1)"
+RUNTIME = f'$(sed -n \'s#.*"runtime": "\\(.*\\)".*#\\1/#p\' {CONFIG})'
+GUARD = f"$(sed -n 's#^ExecStart=\\(.*\\)bin/python .*#\\1#p' {SYSTEM}/mlx-model@.service)"
 SNAPSHOT = "$(ls -d /var/lib/mlx-hosts/hub/models--lab--tiny-llama/snapshots/*/ | head -1)"
 STAMP = "/etc/mlx-hosts/stamp.json"
 

@@ -124,7 +124,8 @@ def test_what_a_name_says_is_secret_is_masked(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["sha256 0f3a" * 8, "max_tokens", "/opt/mlx-hosts/runtimes/a08864"]
+    "line",
+    ["sha256 0f3a" * 8, '"max_tokens": 256,', "token=null", "/opt/mlx-hosts/runtimes/a08864"],
 )
 def test_what_is_no_secret_is_left_as_it_is(line: str) -> None:
     """Digests, paths and names are what people need to see."""
