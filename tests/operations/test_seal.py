@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyinfra.api.exceptions import FactProcessError
 
 from facts.probe import PROGRAM, parse, question
 from manifest.locks import contents
@@ -246,6 +247,15 @@ def test_what_cannot_be_read_hides_nothing_else(tmp_path: Path) -> None:
     assert [one.kind for one in answer.manifest] == ["directory"]
     (problem,) = answer.problems
     assert problem.startswith("runtime: ")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Segmentation fault", "[]", "{}", '{"resources": [{"kind": "cathedral"}]', "\x00"]
+)
+def test_what_is_no_answer_is_not_read_as_one(text: str) -> None:
+    """A probe that died, or one of another version, decides nothing: the line it gave is shown."""
+    with pytest.raises(FactProcessError, match="probe: no answer"):
+        parse(text)
 
 
 # -- weights
