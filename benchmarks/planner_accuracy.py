@@ -6,8 +6,8 @@
 Each architecture is made small and random, written as a checkpoint, traced through the planner from
 its header alone, then loaded and served by the batch generator of the installed mlx-lm on the CPU
 with the prompt cache of its server (finished sequences evaluated when they are kept, as the guard's
-launcher does). Compared are MLX's active memory after loading and while it generates, and its peak, in
-four scenarios. One process for each architecture, so that none sees another's buffers.
+launcher does). Compared are MLX's active memory after loading and while it generates, and its
+peak, in four scenarios. One process for each architecture, so that none sees another's buffers.
 """
 
 from __future__ import annotations

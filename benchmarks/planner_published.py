@@ -176,7 +176,7 @@ MIMO_FLASH = {
     "n_routed_experts": 256,
     "n_shared_experts": None,
     "num_experts_per_tok": 8,
-    "hybrid_layer_pattern": [0 if at == 0 or at % 6 == 5 else 1 for at in range(48)],
+    "hybrid_layer_pattern": [int(at != 0 and (at + 1) % 6 != 0) for at in range(48)],
     "moe_layer_freq": [0] + [1] * 47,
     "add_swa_attention_sink_bias": True,
     "add_full_attention_sink_bias": False,
@@ -231,7 +231,7 @@ def header(name: str) -> dict[str, Any]:
     import importlib
 
     import mlx.core as mx
-    import mlx.nn as nn
+    from mlx import nn
     from mlx.utils import tree_flatten, tree_map
 
     config = MODELS[name]
@@ -331,7 +331,7 @@ def table(path: Path) -> str:
         lines.append(f"| {name} | {answer.rank(1).weights:,} | {kv:,} | {half} |")
     lines += [
         "",
-        "| model, prompt | attention | measured by others, GB | ours, GB | of which weights, KV, work |",
+        "| model, prompt | attention | measured by others, GB | ours, GB | weights, KV, work |",
         "|---|---|---|---|---|",
     ]
     for name, rows in MEASURED.items():
