@@ -1,5 +1,6 @@
 """The hollow checkpoint says what the full one takes."""
 
+import subprocess
 import sys
 
 from hub import tracing
@@ -22,7 +23,13 @@ def test_a_llama_of_seventy_billion_parameters_takes_what_its_header_says(tmp_pa
     assert 72_656_371_712 == traced.rank(2).weights
     (kind,) = traced.rank(1).kinds
     assert 2_684_354_560 == kind.count * kind.token_bytes * 8192
-    assert not {"mlx", "mlx.core", "mlx_lm"} & set(sys.modules)
+
+
+def test_planning_loads_neither_mlx_nor_a_hub_client():
+    """A deploy with a complete lock starts in the time that it takes to read a file."""
+    loaded = "import sys, planner, hub.lock, hub.tracing; print(*sys.modules)"
+    modules = subprocess.check_output([sys.executable, "-c", loaded], text=True).split()
+    assert not {"mlx", "mlx_lm", "transformers", "huggingface_hub"} & set(modules)
 
 
 def test_heads_that_do_not_divide_are_refused_at_the_trace(tmp_path):
