@@ -7,6 +7,7 @@ import pytest
 
 from lab import Host, Lab
 from tests.drift.checking import deploy
+from tests.drift.sealing import seal_anew
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +15,7 @@ def nonsense(lab: Lab, converged: list[Path]) -> list[Path]:
     """Layers of a host that serves the tiny model: whatever breaks it is repaired in seconds."""
     host = lab.boot("nonsense", layers=converged)
     deploy(lab, host.name)
+    seal_anew(host)
     host.flush()
     layers = host.snapshot()
     host.destroy()
