@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from guard.ask import EngineBroke
@@ -26,6 +28,8 @@ KINDS: dict[str, Kind] = {
 }
 REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 BODY_PATIENCE_S = 60.0  # between two pieces of a request's body
+RETRY_LOADING_S = 10
+LAST_WORDS_S = 0.5
 RETRY_BROKEN_S = 2  # a killed engine's unit is back after its load; clients ask again by then
 
 
@@ -106,12 +110,7 @@ class App:
 
     async def _work(self, kind: Kind, body: bytes, order: Order, reply: Reply) -> None:
         try:
-            if self._state.now != "ready":
-                raise unavailable(
-                    f"not serving: {self._state.now}",
-                    code=self._state.now,
-                    retry_after=2 if self._state.now == "draining" else 10,
-                )
+            self._refuse_unless_ready()
             await self._desk.serve(kind, body, order, reply)
             order.outcome = "ok"
         except Refusal as refusal:
@@ -123,12 +122,23 @@ class App:
             await reply.refuse(
                 unavailable(str(error), code="engine_failed", retry_after=RETRY_BROKEN_S)
             )
+        except OSError:
+            order.outcome = "client_gone"  # what uvicorn's send raises once it knows
+        except Exception:  # noqa: BLE001 - a mistake of ours costs one request, and is told
+            traceback.print_exc()
+            await reply.refuse(Refusal(500, "the guard made a mistake", code="guard_failed"))
         except asyncio.CancelledError:
             if order.verdict is None:
                 raise
             # Cancelled by the guard itself, which has words for the client.
             asyncio.current_task().uncancel()  # type: ignore[union-attr]
-            await reply.refuse(order.verdict)
+            with suppress(TimeoutError):  # one that does not read cannot be told
+                await asyncio.wait_for(reply.refuse(order.verdict), LAST_WORDS_S)
+
+    def _refuse_unless_ready(self) -> None:
+        if (now := self._state.now) != "ready":
+            wait = RETRY_BROKEN_S if now == "draining" else RETRY_LOADING_S
+            raise unavailable(f"not serving: {now}", code=now, retry_after=wait)
 
 
 def _request_id(scope: Scope) -> str:

@@ -189,5 +189,8 @@ def _usage(choices: list[Choice], prompts: int) -> dict[str, Any]:
     }
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # made once
+
+
 def _dump(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _encode(value).encode()

@@ -185,7 +185,7 @@ def _events(block: bytes) -> list[Event]:
     if not block.startswith(b"data: "):
         raise EngineBroke(f"the engine's stream is not understood: {block[:80]!r}")
     try:
-        chunk = json.loads(block[6:])
+        chunk = json.loads(str(block[6:], "utf-8"))
         if not chunk["choices"]:
             used = chunk["usage"]
             cached = used.get("prompt_tokens_details", {}).get("cached_tokens", 0)

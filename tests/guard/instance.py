@@ -61,7 +61,7 @@ class Instance:
         self.client = httpx2.Client(
             transport=httpx2.HTTPTransport(uds=str(self.socket)),
             base_url="http://guard",
-            timeout=60,
+            timeout=120,
         )
 
     def __enter__(self) -> Self:
@@ -98,7 +98,7 @@ class Instance:
         finally:
             self.process.kill()
 
-    def until(self, holds: Callable[[], bool], *, within_s: float = 60) -> float:
+    def until(self, holds: Callable[[], bool], *, within_s: float = 180) -> float:
         """Wait until something holds; the seconds it took."""
         began = time.monotonic()
         while time.monotonic() - began < within_s:

@@ -38,7 +38,7 @@ class Pair:
 
     def __init__(self, hosts: tuple[Host, Host], model: Path) -> None:
         self.hosts = hosts
-        addresses = [str(host.ssh_data()["ssh_hostname"]) for host in hosts]
+        addresses = [host.address for host in hosts]
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as tar:
             tar.add(model, "pair")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_ready_comes_after_a_token(tmp_path: Path, tiny: Path) -> None:
     early = instance.chat()
     assert early.status_code == 503
     assert int(early.headers["Retry-After"]) > 0
-    instance.until(lambda: instance.state()["state"] == "ready")
+    instance.until(lambda: "READY=1" in instance.notified())
     told = instance.notified()
     assert told.count("READY=1") == 1
     assert any(word.startswith("EXTEND_TIMEOUT_USEC=") for word in told)
@@ -223,6 +224,22 @@ def test_more_than_may_wait_are_told_when_to_come_again(tmp_path: Path, tiny: Pa
         assert running.ended.wait(30)
         assert events(running.text)[-1] == "[DONE]"
         waiting.join(20)
+
+
+def test_a_client_that_does_not_read_costs_only_itself(tmp_path: Path, tiny: Path) -> None:
+    """Its buffer is bounded, its patience ends, and another is served all the while."""
+    with (
+        Instance(tmp_path, tiny, slow_client_s=1) as instance,
+        socket.socket(socket.AF_UNIX) as lazy,
+    ):
+        lazy.connect(str(instance.socket))
+        asked = {"model": "tiny", "prompt": "x", "stream": True, "max_tokens": 4000}
+        body = json.dumps(asked | {"logit_bias": {"256": -100}}).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        lazy.sendall(head.encode() + body)
+        instance.until(lambda: "slow_client" in instance.log())
+        assert instance.chat().status_code == 200
+        assert instance.state()["starts"] == 1
 
 
 def test_long_prefills_are_no_hangs(tmp_path: Path, tiny: Path) -> None:
