@@ -10,6 +10,7 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything that makes a socket: pyinfra's connections are gevent's
 
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -69,6 +70,8 @@ def main(  # noqa: PLR0913, PLR0917 -- one for each option
     seconds: float,
 ) -> None:
     """Check that every host of INVENTORY is as declared."""
+    # What a connection dies of is in the report; paramiko's tracebacks help nobody.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     fleet = check(str(inventory), limit, seconds=seconds, ask=ask, deep=deep)
     from reports.writing import write  # noqa: PLC0415 -- while hosts answer, nobody needs it
 

@@ -97,8 +97,6 @@ def _connect(host: Host) -> None:
         host.connect(show_errors=False, raise_exceptions=True)
     except ConnectError as error:
         raise SilentHostError(f"cannot be connected to: {error}") from None
-    except gevent.Timeout:
-        raise
     except Exception as error:  # noqa: BLE001 - paramiko lets anything through, and one host is one
         raise SilentHostError(f"cannot be connected to: {error!r}") from None
 
@@ -123,8 +121,6 @@ def _run(state: State, host: Host, program: str) -> tuple[int, bytes, str]:
         output = b"".join(iter(lambda: channel.recv(1 << 20), b""))
         errors = b"".join(iter(lambda: channel.recv_stderr(1 << 20), b""))
         status = channel.recv_exit_status()
-    except gevent.Timeout:
-        raise
     except Exception as error:  # noqa: BLE001 - paramiko lets anything through, and one host is one
         raise SilentHostError(f"the connection broke: {error!r}") from None
     return status, output, _last(errors.decode("utf-8", "replace"))

@@ -225,3 +225,15 @@ def test_what_the_probe_could_not_read_outweighs_drift() -> None:
     """Exit status 1, not 2: what was not seen may hide more."""
     dead = Stamp(run=RUN, applied=Manifest(), intended=Manifest()).dumps()
     assert judged(dead, problems=["file: unreadable"]).verdict == "cannot tell"
+
+
+def test_an_exception_that_hosts_have_not_heard_of_is_no_drift() -> None:
+    """It works at once; only a hand's change to the host's own copy is drift."""
+    old, new = File(path="/etc/mlx-hosts/tolerated.json", sha256="1"), "2"
+    stamp = Stamp(run=RUN, applied=Manifest((old,))).dumps()
+    declare = lambda _: Manifest((replace(old, sha256=new),))  # noqa: E731
+    quiet = Reboot(pending=False)
+    for sha256, verdict in (("1", "as declared"), ("3", "drift")):
+        live = Manifest((replace(old, sha256=sha256), quiet))
+        judgement = judge(stamp, live, declare=declare, today=date(2026, 11, 22))
+        assert judgement.verdict == verdict
