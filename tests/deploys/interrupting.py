@@ -69,7 +69,7 @@ def points(state: str, trace: list[Sent], kind: Kind) -> list[Point]:
     made += [
         (name, one.operation)
         for name, one in SIGNS.items()
-        if any(one.operation == sent.operation and one.begins in sent.command for sent in trace)
+        if any(one.operation == sent.operation and one.part in sent.command for sent in trace)
         and one.state == state
     ]
     return [Point(state=state, where=where, operation=op, kind=kind) for where, op in made]
@@ -81,7 +81,7 @@ class Sign:
 
     state: str
     operation: str
-    begins: str  # part of the command's text
+    part: str  # part of the command's text
     seen: Callable[[Path], bool]
     fault: Fault | None = None  # what holds it there
 
@@ -96,38 +96,38 @@ SIGNS = {
     "while packages are unpacked": Sign(
         state="unprepared",
         operation="Base | Install packages",
-        begins="apt-get",
+        part="apt-get",
         seen=_some("var/lib/dpkg/info/python3*-venv.list"),
     ),
     "while wheels are downloaded": Sign(
         state="without the runtime",
         operation=_BUILD,
-        begins="uv pip sync",
+        part="uv pip sync",
         seen=_some(f"{_RUNTIME}.cache/archive-v0/*", 3),
     ),
     "while wheels are installed": Sign(
         state="without the runtime",
         operation=_BUILD,
-        begins="uv pip sync",
+        part="uv pip sync",
         seen=_some(f"{_RUNTIME}/lib/python3*/site-packages/*.dist-info", 2),
     ),
     "while bytecode is compiled": Sign(
         state="without the runtime",
         operation=_BUILD,
-        begins="compileall",
+        part="compileall",
         seen=_some(f"{_RUNTIME}/lib/python3*/site-packages/*/__pycache__", 3),
     ),
     "while the model is downloaded": Sign(
         state="unprepared",
         operation=f"Weights | Fetch {TINY}",
-        begins="bin/python -I -",
+        part="bin/python -I -",
         seen=_some("var/lib/mlx-hosts/hub/models--*/blobs/*.incomplete"),
         fault=Fault(kind="hang", path="*/model.safetensors", after_bytes=200_000, times=1),
     ),
     "while the engine starts": Sign(
         state="unprepared",
         operation="Serving | Start mlx-model@tiny.0.service",
-        begins="systemctl",
+        part="journalctl",
         seen=_some("var/cache/mlx-hosts/tiny.0"),
     ),
 }
@@ -175,7 +175,7 @@ def _number(sign: Sign, trace: list[Sent]) -> int:
     (number,) = [
         number
         for number, sent in enumerate(trace, 1)
-        if sent.operation == sign.operation and sign.begins in sent.command and not sent.looks
+        if sent.operation == sign.operation and sign.part in sent.command and not sent.looks
     ]
     return number
 

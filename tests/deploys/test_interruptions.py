@@ -79,8 +79,8 @@ def test_what_was_interrupted_is_finished_by_the_next_run(
     sample: list[Point],
     number: int,
 ) -> None:
-    """The host serves, equals one that was never disturbed, and a further run changes nothing."""
-    recovers(lab, states, traces, undisturbed, sample[number])
+    """The host serves and equals one that was never disturbed; a few get a further run."""
+    recovers(lab, states, traces, undisturbed, sample[number], further=number % 5 == 0)
 
 
 @pytest.mark.soak
@@ -93,15 +93,24 @@ def test_every_interruption_is_finished_by_the_next_run(
     for point in [*everywhere, *bare]:
         began, wrong = time.monotonic(), ""
         try:
-            recovers(lab, states, traces, undisturbed, point)
+            recovers(lab, states, traces, undisturbed, point, further=True)
         except AssertionError as error:
             wrong = str(error)
         done.append((point, time.monotonic() - began, wrong))
-        DOCS.write_text(table(done))
+        DOCS.write_text(table(done, of=len(everywhere) + len(bare)))
     assert [f"{point}: {wrong}" for point, _, wrong in done if wrong] == []
 
 
-def recovers(lab: Lab, states: States, traces: Traces, undisturbed: Manifest, point: Point) -> None:
+def recovers(
+    lab: Lab,
+    states: States,
+    traces: Traces,
+    undisturbed: Manifest,
+    point: Point,
+    *,
+    further: bool = False,
+) -> None:
+    """Interrupt, deploy, look; with ``further`` deploy once more, which is to change nothing."""
     print(point)
     durable = point.kind == "power cut"
     host = lab.boot("interrupted", layers=states[point.state], durable=durable)
@@ -111,13 +120,15 @@ def recovers(lab: Lab, states: States, traces: Traces, undisturbed: Manifest, po
         assert run.returncode == 0, f"{point}: the next run: {run}"
         assert serves(host)
         assert differences(host, undisturbed) == []
-        again = deploy_tiny(lab, "--limit", host.name)
-        assert (again.returncode, again.changed) == (0, {}), f"{point}: a further run: {again}"
+        assert stamp(host).finished
+        if further:
+            again = deploy_tiny(lab, "--limit", host.name)
+            assert (again.returncode, again.changed) == (0, {}), f"{point}: a further run: {again}"
     finally:
         host.destroy()
 
 
-def table(done: list[tuple[Point, float, str]]) -> str:
+def table(done: list[tuple[Point, float, str]], *, of: int) -> str:
     """Make the page of it, a row for each operation of a deploy."""
     rows: dict[tuple[str, str], dict[str, Counter[bool]]] = {}
     for point, _, wrong in done:
@@ -132,6 +143,7 @@ def table(done: list[tuple[Point, float, str]]) -> str:
         rows="\n".join(lines),
         signs="\n".join(f"- {sign} (`{SIGNS[sign].operation}`)" for sign in SIGNS),
         count=len(done),
+        of=of,
         finished=sum(not wrong for *_, wrong in done),
         minutes=round(whole / 60),
     )
@@ -148,8 +160,8 @@ A deploy is interrupted at a point of its course; then one plain run follows. Ri
 succeeds, the model generates, the host's probe over the whole manifest equals that of a host that
 was never disturbed, and a further run changes nothing.
 
-This page is made by `pytest --soak tests/deploys/test_interruptions.py`, which tries every point;
-without `--soak` twenty of them are tried, others with each `--seed`. The points come from a trace
+This page is made by `pytest --soak tests/deploys/test_interruptions.py`, which goes through all the
+points; without `--soak` twenty are tried, others with each `--seed`. The points come from a trace
 of the commands that an undisturbed deploy sends: before each that can change something, in the
 middle of each upload, and after the last. Some commands take long, and are interrupted on a sign
 of theirs that is to be seen on the host's disk:
@@ -160,7 +172,8 @@ Two things happen: pyinfra is killed (SIGKILL; the host lives on, with whatever 
 and the host's power is cut (what was not synced is lost: an ext4 that is shut down without its
 journal flushed). Each deploy starts on a host that lacks a part, so that the time goes into it.
 
-{finished} of {count} interruptions were finished by the next run ({minutes} minutes).
+Of {of} points {count} were tried when this page was made (in {minutes} minutes, on two busy cores),
+and {finished} were finished by the next run:
 
 | while | on a host | pyinfra killed | power cut |
 |---|---|---|---|
