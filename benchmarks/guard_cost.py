@@ -26,8 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.guard.instance import Instance  # noqa: E402
-from tests.guard.models import make_tiny_llama  # noqa: E402
+from tests.guard.instance import Instance
+from tests.guard.models import make_tiny_llama
 
 SHORT, LONG = 8, 200  # tokens of a stream: to time the first one, and to weigh them all
 EVERY_S = 0.01

@@ -28,9 +28,9 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from guard import upstream  # noqa: E402
-from guard.engines import mlx  # noqa: E402
-from tests.guard.models import make_tiny_llama  # noqa: E402
+from guard import upstream
+from guard.engines import mlx
+from tests.guard.models import make_tiny_llama
 
 LAYERS, KV_HEADS, HEADS, HIDDEN = 4, 2, 4, 256
 CONTEXT, BATCH, ENTRIES = 1024, 8, 10

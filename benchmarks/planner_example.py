@@ -14,11 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from hub import lock  # noqa: E402 -- found through the line above
-from plan import show  # noqa: E402
-from planner import place  # noqa: E402
-from planner.declared import Host, Model  # noqa: E402
-from planner.gpus import BY_NAME  # noqa: E402
+from hub import lock
+from plan import show
+from planner import place
+from planner.declared import Host, Model
+from planner.gpus import BY_NAME
 
 CARD = BY_NAME["NVIDIA RTX PRO 6000 Blackwell Workstation Edition"].gpu
 

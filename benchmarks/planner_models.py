@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import pkgutil
+import sys
 import typing
+from collections import Counter
+from pathlib import Path
 from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[1])]
 
 LAYERS = 4
 WIDTH = 128
@@ -67,7 +71,60 @@ VALUES: dict[str, Any] = {
 }  # fmt: skip
 
 # What an architecture wants that its names do not tell.
-PARTICULAR: dict[str, dict[str, Any]] = {}
+SLIDING, FULL = "sliding_attention", "full_attention"
+TURNS = [SLIDING, FULL] * (LAYERS // 2)
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+PARTICULAR: dict[str, dict[str, Any]] = {
+    "afmoe": {"layer_types": TURNS},
+    "baichuan_m1": {"sliding_window_layers": [1], "tie_word_embeddings": False},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": KV_HEADS, "clip_qkv": 8, "rope_theta": 10000.0},
+        "ffn_config": {"ffn_hidden_size": 256, "moe_num_experts": 4, "moe_top_k": 2},
+    },
+    "deepseek_v2": {"rope_scaling": {"type": "yarn", "factor": 1.0, "mscale_all_dim": 0}},
+    "exaone4": {"sliding_window_pattern": "LG"},
+    "exaone_moe": {"layer_types": TURNS, "is_moe_layer": [False, True, True, True]},
+    "gemma4_text": {"layer_types": TURNS},
+    "glm_moe_dsa": {"rope_parameters": ROPE},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * (LAYERS // 2)},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "kimi_linear": {
+        "linear_attn_config": {
+            "kda_layers": [1, 3], "full_attn_layers": [2, 4], "num_heads": HEADS,
+            "head_dim": HEAD, "short_conv_kernel_size": 4,
+        }
+    },
+    "lfm2": {"full_attn_idxs": [1, 3], "block_dim": WIDTH, "block_ff_dim": 256,
+             "block_multiple_of": 32, "conv_L_cache": 3},
+    "lfm2_moe": {"full_attn_idxs": [1, 3], "conv_L_cache": 3},
+    "longcat_flash": {"mla_scale_q_lora": True, "mla_scale_kv_lora": True},
+    "longcat_flash_ngram": {"mla_scale_q_lora": True, "mla_scale_kv_lora": True},
+    "mamba2": {"time_step_limit": [0.0, 100.0]},
+    "mellum": {"layer_types": TURNS, "rope_parameters": {SLIDING: ROPE, FULL: ROPE}},
+    "mimo_v2_flash": {
+        "hybrid_layer_pattern": [0, 1] * (LAYERS // 2), "moe_layer_freq": [0, 1, 1, 1],
+        "swa_head_dim": HEAD, "swa_v_head_dim": HEAD, "swa_num_attention_heads": HEADS,
+        "swa_num_key_value_heads": KV_HEADS, "n_shared_experts": None,
+    },
+    "minicpm3": {"rope_scaling": {"type": "longrope", "long_factor": [1.0] * 8,
+                                  "short_factor": [1.0] * 8,
+                                  "original_max_position_embeddings": 4096}},
+    "ministral3": {"rope_parameters": {**ROPE, "llama_4_scaling_beta": 0.1,
+                                       "original_max_position_embeddings": 4096}},
+    "mistral4": {"rope_parameters": {**ROPE, "llama_4_scaling_beta": 0.1,
+                                     "original_max_position_embeddings": 4096}},
+    "nemotron_h": {"hybrid_override_pattern": "M*-M"},
+    "plamo": {"n_shared_head": 1},
+    "qwen": {"kv_channels": HEAD, "num_attention_heads": HEADS},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"], "_block_types": None},
+    "spark2_5": {"rope_parameters": {SLIDING: ROPE, FULL: ROPE}, "layer_types": TURNS,
+                  "hidden_act": "gelu"},
+}  # fmt: skip
+# Around the language model of another.
+AROUND = {
+    "gemma3": "gemma3_text", "lfm2-vl": "lfm2", "mistral3": "llama", "pixtral": "llama",
+    "qwen2_vl": "qwen2", "qwen3_vl": "qwen3", "qwen3_vl_moe": "qwen3_moe", "llama4": "llama4_text",
+}  # fmt: skip
 
 
 def names() -> tuple[str, ...]:
@@ -91,6 +148,11 @@ def config(name: str) -> dict[str, Any]:
     module = importlib.import_module(f"mlx_lm.models.{name}")
     made = _arguments(module.ModelArgs)
     made["model_type"] = name
+    for inner in ("TextConfig", "TextArgs"):
+        if "text_config" in made and hasattr(module, inner):
+            made["text_config"] = {**_arguments(getattr(module, inner)), "model_type": name}
+    if name in AROUND:
+        made["text_config"] = config(AROUND[name])
     return {**made, **PARTICULAR.get(name, {})}
 
 
@@ -133,20 +195,31 @@ def model(name: str, values: dict[str, Any] | None = None) -> Any:
 
 
 def main() -> None:
-    """Print which architectures can be made and run."""
+    """Print of each architecture whether its weights and caches can be traced, or why not."""
     import mlx.core as mx
-    from mlx_lm.models.cache import make_prompt_cache
+
+    from planner.hollow import model as hollow
 
     mx.set_default_device(mx.cpu)
-    bad = 0
+    counts: Counter[str] = Counter()
+    print("| architecture | verdict |\n|---|---|")
     for name in names():
         try:
             made = model(name)
-            made(mx.zeros((1, 4), mx.int32), cache=make_prompt_cache(made))
         except (Exception, SystemExit) as error:  # noqa: BLE001
-            bad += 1
-            print(f"{name}: {type(error).__name__}: {str(error)[:150]}")
-    print(json.dumps({"architectures": len(names()), "cannot": bad}))
+            verdict, words = "not made small here", f"{type(error).__name__}: {error}"
+        else:
+            try:
+                kinds = hollow.kinds(hollow.examples(made)[0])
+                alone = hollow.why_alone(made)
+                verdict = "traced, served alone" if alone else "traced"
+                words = alone or ", ".join(f"{it['count']} {it['kind']}" for it in kinds)
+            except Exception as error:  # noqa: BLE001
+                verdict, words = "refused", f"{type(error).__name__}: {error}"
+        counts[verdict] += 1
+        print(f"| {name} | {verdict}: {' '.join(words.split())[:140]} |", flush=True)
+    print()
+    print(", ".join(f"{verdict}: {count}" for verdict, count in sorted(counts.items())))
 
 
 if __name__ == "__main__":

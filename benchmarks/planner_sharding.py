@@ -4,8 +4,8 @@
     python benchmarks/planner_sharding.py [--write docs/evidence/planner-sharding.md] [NAME …]
 
 For architectures that have `shard`, in groups of 2, 4 and 8: a rank of the trace (a stand-in for
-the group, nothing evaluated) against `sharded_load` and one chunk of a prompt in so many processes on
-loopback. Where the trace refuses, the real ranks must fail.
+the group, nothing evaluated) against `sharded_load` and one chunk of a prompt in so many processes
+on loopback. Where the trace refuses, the real ranks must fail.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ AWQ = Format(name="AWQ 4-bit", bits=4.16, capability=7.5)
 NVFP4 = Format(name="NVFP4", bits=4.5, capability=10.0)
 GGUF8 = Format(name="GGUF Q8_0", bits=8.5, capability=7.5)
 GGUF4 = Format(name="GGUF Q4_K_M", bits=4.85, capability=7.5)
+GGUF4S = Format(name="GGUF Q4_K_S", bits=4.58, capability=7.5)
 GGUF3 = Format(name="GGUF Q3_K_M", bits=3.91, capability=7.5)
 
 _COMMON = (
@@ -77,7 +78,7 @@ ENGINES = (
     ),
     Engine(
         name="llama.cpp",
-        formats=(GGUF8, GGUF4, GGUF3),
+        formats=(GGUF8, GGUF4, GGUF4S, GGUF3),
         splits="layers over the GPUs",
         supports=_listed("github.com/ggml-org/llama.cpp, README.md")
         | {"mimo_v2_flash": "github.com/ggml-org/llama.cpp, pull 18328"},
@@ -125,8 +126,8 @@ def _best(engine: Engine, capability: float, parameters: int, kv_bytes: int, roo
     for form, size in tried:
         if size <= room:
             return (
-                f"{form.name}, {gib(size)} of {gib(room)} over the GPUs ({engine.splits}); "
-                f"needs a {form.name} checkpoint, the MLX files are of no use to it"
+                f"{form.name}, {gib(size)} of {gib(room)} over the GPUs with nothing else on them "
+                f"({engine.splits}); take a {form.name} checkpoint: it cannot read MLX's files"
             )
     if not tried:
         return f"has no format for compute capability {capability}"

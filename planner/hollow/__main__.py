@@ -14,8 +14,8 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.utils import get_total_parameters
 
+from planner.hollow import loading, program, work
 from planner.hollow import model as hollow
-from planner.hollow import program
 
 
 def trace(directory: Path, sizes: list[int], *, gpu: bool = True) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def trace(directory: Path, sizes: list[int], *, gpu: bool = True) -> dict[str, A
     seen: set[tuple[str, int]] = set()
     with hollow.watched_attention(seen):
         examples, scores = hollow.examples(model)
+    took, assumed = loads(directory)
     alone = hollow.why_alone(model)
     merged = hollow.mergeable(model)
     ranks = {str(size): rank(directory, size) for size in sizes if size > 1}
@@ -40,10 +41,22 @@ def trace(directory: Path, sizes: list[int], *, gpu: bool = True) -> dict[str, A
         "head_dims": sorted({size for _, size in seen}),
         "dtype": ", ".join(sorted({dtype for dtype, _ in seen})),
         "logits_row_bytes": int(scores.nbytes),
-        "loading": 0,
+        "loading": took,
+        "assumed": assumed,
         "ranks": ranks,
         "programs": program.programs(model, examples, merged=merged, batched=not alone, gpu=gpu),
     }
+
+
+def loads(directory: Path) -> tuple[int, list[str]]:
+    """Bytes that loading takes over the weights, and what is assumed of it."""
+    try:
+        return loading.transient(directory, work.ON_CPU[0]), []
+    except Exception as error:  # noqa: BLE001 -- then as much again as the files is assumed
+        files = directory.glob("model*.safetensors")
+        return sum(file.stat().st_size for file in files), [
+            f"loading takes the files' bytes again: it cannot be recorded ({error})"
+        ]
 
 
 def rank(directory: Path, size: int) -> dict[str, Any] | str:

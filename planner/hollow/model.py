@@ -63,15 +63,15 @@ def leaves(found: list[Any]) -> Iterator[Any]:
 
 def arrays(cache: Any) -> Iterator[mx.array]:  # noqa: ANN401
     """The arrays that a cache keeps for its tokens."""
+    if type(cache) not in KINDS:
+        raise Refused(f"its cache `{type(cache).__name__}` is of a class that is not known here")
     held = [cache.keys, cache.values] if hasattr(cache, "keys") else list(cache.cache)
     return (array for array in held if array is not None)
 
 
 def kind(cache: Any) -> dict[str, Any]:  # noqa: ANN401
     """What one cache keeps, from its arrays after some tokens of one sequence."""
-    name = KINDS.get(type(cache))
-    if name is None:
-        raise Refused(f"its cache `{type(cache).__name__}` is of a class that is not known here")
+    name = KINDS[type(cache)]
     if name == "arrays":
         return {"kind": name, "fixed_bytes": sum(array.nbytes for array in arrays(cache))}
     per_token = sum(a.nbytes // a.shape[2] for a in arrays(cache))

@@ -1,0 +1,118 @@
+"""How long a plan takes, and how that grows with hosts and models; a trace's time and memory.
+
+python benchmarks/planner_speed.py [--plot docs/evidence/planner-speed.svg]
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from planner import place
+from planner.declared import Gpu, Host, Model
+from planner.traced import Kind, Program, Rank, Traced
+
+GIB = 2**30
+CARD = Gpu(name="NVIDIA H200", memory_bytes=143771 * 2**20, compute_capability="9.0")
+ROWS = tuple({"BST": 96 + at, "BS": 200000 - at, "BT": 4096} for at in range(4))
+PROGRAM = Program(
+    dispatches=5000,
+    reads={"": 28 * GIB, "BS": 10**7, "BT": 10**6},
+    live=dict.fromkeys((110, 220, 440, 660, 880, 1320, 2200), ROWS),
+)
+
+
+class Known:
+    """A lock in which every model is known."""
+
+    def traced(self, model: Model, *, mlx_lm: str | None = None) -> Traced:
+        """Sizes from 2 to 20 GiB, by the model's number."""
+        del mlx_lm
+        weights = (2 + int(model.name) % 10 * 2) * GIB
+        ranks = {
+            size: Rank(
+                weights=weights // size,
+                kinds=(Kind(kind="kv", count=32, token_bytes=4096 // size),),
+            )
+            for size in (1, 2, 4, 8)
+        }
+        return Traced(
+            mlx_lm="0.32.2",
+            mlx="0.32.4",
+            model_type="llama",
+            layers=32,
+            parameters=weights // 2,
+            alone="",
+            context_max=131072,
+            head_dims=(128,),
+            dtype="bfloat16",
+            logits_row_bytes=300000,
+            loading=0,
+            ranks=ranks,
+            programs=dict.fromkeys(("kernels", "fused", "join", "roll", "step"), PROGRAM),
+        )
+
+
+def hosts(number: int, models: int) -> list[Host]:
+    """So many hosts of eight H200 with so many models each."""
+    return [
+        Host(
+            name=f"h{at}",
+            gpus=(CARD,) * 8,
+            models=tuple(
+                Model(path=f"/m/{it}", name=str(it), context=8192) for it in range(models)
+            ),
+        )
+        for at in range(number)
+    ]
+
+
+def seconds(number: int, models: int) -> float:
+    """Processor time of one plan."""
+    data = hosts(number, models)
+    start = time.process_time()
+    place(data, Known())
+    return time.process_time() - start
+
+
+def main() -> None:
+    """Print the figures, and draw them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--plot", type=Path)
+    asked = parser.parse_args()
+    by_hosts = {n: seconds(n, 10) for n in (1, 10, 25, 50, 100, 200)}
+    by_models = {n: seconds(10, n) for n in (1, 5, 10, 20, 40)}
+    print("| hosts, 10 models each | seconds |\n|---|---|")
+    for number, taken in by_hosts.items():
+        print(f"| {number} | {taken:.2f} |")
+    print("\n| models on each of 10 hosts | seconds |\n|---|---|")
+    for number, taken in by_models.items():
+        print(f"| {number} | {taken:.2f} |")
+    print(f"\n{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB resident")
+    if asked.plot:
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
+        for axis, rows, label in (
+            (axes[0], by_hosts, "hosts, 10 models each"),
+            (axes[1], by_models, "models on each of 10 hosts"),
+        ):
+            axis.plot(list(rows), list(rows.values()), marker="o")
+            axis.set_xlabel(label)
+            axis.grid(visible=True)
+        axes[0].set_ylabel("seconds of one core")
+        figure.tight_layout()
+        figure.savefig(asked.plot)
+
+
+if __name__ == "__main__":
+    main()
