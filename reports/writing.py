@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -58,7 +59,9 @@ def _picture(fleet: Fleet) -> str:
         record=True, width=COLUMNS, file=io.StringIO(), highlight=False, force_terminal=True
     )
     table.show(fleet, console)
-    return console.export_svg(title=f"./drift.py {fleet.inventory}")
+    picture = console.export_svg(title=f"./drift.py {fleet.inventory}")
+    # rich would have the picture load its font from somewhere.
+    return re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
 
 
 def _replace(path: Path, text: str) -> None:
