@@ -135,13 +135,15 @@ def table(done: list[tuple[Point, float, str]], *, of: int) -> str:
         kinds = rows.setdefault((point.operation, point.state), {kind: Counter() for kind in KINDS})
         kinds[point.kind][not wrong] += 1
     lines = [
-        f"| {operation} | {state} | {' | '.join(_share(kinds[kind]) for kind in KINDS)} |"
+        " | ".join(["", operation.replace(" | ", ": "), state, *map(_share, kinds.values()), ""])
         for (operation, state), kinds in rows.items()
     ]
     whole = sum(seconds for _, seconds, _ in done)
     return PAGE.format(
-        rows="\n".join(lines),
-        signs="\n".join(f"- {sign} (`{SIGNS[sign].operation}`)" for sign in SIGNS),
+        rows="\n".join(line.strip() for line in lines),
+        signs="\n".join(
+            f"- {sign} ({SIGNS[sign].operation.replace(' | ', ': ')})" for sign in SIGNS
+        ),
         count=len(done),
         of=of,
         finished=sum(not wrong for *_, wrong in done),
@@ -150,7 +152,7 @@ def table(done: list[tuple[Point, float, str]], *, of: int) -> str:
 
 
 def _share(outcomes: Counter[bool]) -> str:
-    return f"{outcomes[True]} of {outcomes.total()}"
+    return f"{outcomes[True]} of {outcomes.total()}" if outcomes else ""
 
 
 PAGE = """\
@@ -172,8 +174,8 @@ Two things happen: pyinfra is killed (SIGKILL; the host lives on, with whatever 
 and the host's power is cut (what was not synced is lost: an ext4 that is shut down without its
 journal flushed). Each deploy starts on a host that lacks a part, so that the time goes into it.
 
-Of {of} points {count} were tried when this page was made (in {minutes} minutes, on two busy cores),
-and {finished} were finished by the next run:
+Of {of} points {count} were tried when this page was made (in {minutes} minutes), and {finished} of
+those were finished by the next run:
 
 | while | on a host | pyinfra killed | power cut |
 |---|---|---|---|
