@@ -168,6 +168,7 @@ def work(
     on_gpu = "fused" if fused else "kernels"
     points = {
         on_gpu if device.commits else "prefill": (prompts, step),
+        "uneven": (prompts, step),
         "roll": (prompts, 1),
         "join": (sequences, 1),
         "step": (sequences, 1),
@@ -175,8 +176,10 @@ def work(
     found: dict[str, int] = {}
     for name, (batch, tokens) in points.items():
         program = traced.programs.get(name)
-        if program is None or (name == "roll" and prompts == 1):
+        if program is None or (name in {"roll", "uneven"} and prompts == 1):
             continue
+        if name == "uneven" and device.commits:
+            continue  # those of a GPU are recorded so
         lag = device.lag
         if device.commits:
             closed = program.lag(

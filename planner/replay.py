@@ -299,6 +299,7 @@ class _Server:
         batch, tokens = len(requests), self.prompts.tokens
         self._note("prefill", batch, max(chunk), tokens)
         if min(chunk) < max(chunk):
+            self._note("uneven", batch, max(chunk), tokens)
             self._note("roll", batch, tokens=tokens)
 
 

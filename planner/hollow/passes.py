@@ -35,11 +35,14 @@ class Passes:
         self.examples = list(leaves(list(examples)))
         self.merged = merged  # as the batch generator has caches, even of one sequence
 
-    def prefill(self, point: Point) -> graph.Graph:
+    def uneven(self, point: Point) -> graph.Graph:
+        """The same of prompts of different lengths, for which some caches copy more."""
+        return self.prefill(point, uneven=True)
+
+    def prefill(self, point: Point, *, uneven: bool = False) -> graph.Graph:
         """``point.step`` tokens of each prompt (generate.py, ``PromptProcessingBatch.prompt``)."""
         made = self._grown(point.batch, point.tokens - point.step)
-        if self.merged and point.batch > 1:
-            # Prompts of unequal lengths: some caches copy more for them.
+        if uneven and self.merged and point.batch > 1:
             for cache in made:
                 cache.prepare(
                     lengths=[point.step] * (point.batch - 1) + [point.step - 1],

@@ -47,23 +47,28 @@ def programs(
     }
     prime = primes(dimensions, batched=batched)
     server = passes.Passes(model, examples, merged=merged)
-    made = _all(server, _Ways(prime, windows, batched=batched, gpu=gpu))
-    if any(hasattr(cache, "max_size") for cache in leaves(list(examples))):
+    rotates = any(hasattr(cache, "max_size") for cache in leaves(list(examples)))
+    ways = _Ways(prime, windows, batched=batched, gpu=gpu)
+    made = _all(server, ways, uneven=batched and rotates)
+    if rotates:
         server = passes.Passes(model, examples, merged=merged, within=True)
-        short = _all(server, _Ways(prime, set(), batched=batched, gpu=gpu))
+        short = _all(server, _Ways(prime, set(), batched=batched, gpu=gpu), uneven=batched)
         made |= {f"{name} within": program for name, program in short.items()}
     return made
 
 
-def _all(server: passes.Passes, ways: _Ways) -> Programs:
+def _all(server: passes.Passes, ways: _Ways, *, uneven: bool) -> Programs:
     made: Programs = {"prefill": ways.program(server.prefill, lags=work.ON_CPU)}
+    if uneven:
+        made["uneven"] = ways.program(server.uneven, lags=work.ON_CPU)
+    worst = server.uneven if ways.batched else server.prefill
     if ways.gpu:
         with passes.kernels(attention=False):
-            made["kernels"] = ways.program(server.prefill, lags=work.ON_GPU)
+            made["kernels"] = ways.program(worst, lags=work.ON_GPU)
         made["fused"] = made["kernels"]
         if not ways.unrolled:
             with passes.kernels(attention=True):
-                made["fused"] = ways.program(server.prefill, lags=work.ON_GPU)
+                made["fused"] = ways.program(worst, lags=work.ON_GPU)
     if ways.batched:
         made["join"] = ways.program(server.join, step=1)
         made["roll"] = ways.program(server.roll, step=1)
