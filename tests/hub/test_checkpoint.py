@@ -57,7 +57,7 @@ def test_a_hollow_file_is_as_long_as_the_real_one_and_takes_no_space(tmp_path):
 )
 def test_a_header_that_lies_is_refused_by_name(header, says):
     """The message names the file and what is wrong with it."""
-    with pytest.raises(CheckpointError, match="model.safetensors") as raised:
+    with pytest.raises(CheckpointError, match=r"model\.safetensors") as raised:
         read(header)
     assert says in str(raised.value)
 

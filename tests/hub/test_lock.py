@@ -63,7 +63,7 @@ def changed(hub, files, tmp_path, name, **contents):
     return model(f"org/{name}", hub.add_repo(f"org/{name}", directory))
 
 
-def test_a_model_is_locked_with_files_hashes_and_trace(hub, commit, files, tmp_path):
+def test_a_model_is_locked_with_files_hashes_and_trace(hub, commit, tmp_path):
     """Weights by LFS hash, the rest by git's; what mlx-lm would not download is left out."""
     path = tmp_path / "models.lock"
 
@@ -94,7 +94,7 @@ assert not heavy, heavy
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=60)
 
 
-def test_the_weights_themselves_are_not_fetched(hub, files, tmp_path):
+def test_the_weights_themselves_are_not_fetched(hub, tmp_path):
     """One range request of the header, however large the file."""
     directory = llama.write(tmp_path / "big", layers=8, width=1024, inner=4096)
     revision = hub.add_repo("org/big", directory)
@@ -152,7 +152,8 @@ def test_every_bad_model_is_named_and_the_good_one_is_kept(hub, commit, files, t
     assert [f"org/llama@{commit}"] == list(lock.read(path).models)
 
 
-def test_what_the_hub_refuses_says_what_to_do(hub, files, commit, tmp_path):
+@pytest.mark.usefixtures("commit")
+def test_what_the_hub_refuses_says_what_to_do(hub, files, tmp_path):
     """Not there, no such commit, private, gated: each with its way out."""
     path = tmp_path / "models.lock"
     private = model("org/private", hub.add_repo("org/private", files, private=True))
@@ -252,14 +253,14 @@ def test_a_lock_that_is_none_is_refused(content, tmp_path):
     """Never taken for an empty one."""
     path = tmp_path / "models.lock"
     path.write_text(content)
-    with pytest.raises(lock.LockError, match="models.lock"):
+    with pytest.raises(lock.LockError, match=r"models\.lock"):
         lock.read(path)
 
 
 def test_a_directory_that_is_not_here_says_what_to_do(tmp_path):
     """The path is one on the host; the controller has to have seen it once."""
     gone = Model(path="/srv/models/gone", name="gone", context=4096)
-    with pytest.raises(lock.LockError, match="put its `config.json`"):
+    with pytest.raises(lock.LockError, match=r"put its `config\.json`"):
         lock.ensure([gone], tmp_path / "models.lock")
 
 

@@ -154,7 +154,7 @@ def test_the_picture_is_made_by_the_program(tmp_path, known):
     assert "small.0" in picture.read_text().replace("&#160;", " ")
 
 
-def test_one_model_from_the_lock_takes_less_than_half_a_second(tmp_path, known):
+def test_one_model_from_the_lock_takes_less_than_half_a_second(known):
     """In this process, so that only the planning is timed: reading the lock, and placing."""
     program = f"""
 import time

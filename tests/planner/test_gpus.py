@@ -1,0 +1,33 @@
+"""Cards as data: each one MLX can run on, found by what people call them."""
+
+import pytest
+
+from planner.gpus import BY_NAME, CARDS, find
+
+
+def test_every_card_is_of_a_capability_that_the_wheel_has_kernels_for():
+    """7.5, 8.x, 9.0, 10.0, 12.0, 12.1, and no name twice."""
+    supported = {"7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0", "12.1"}
+    assert {card.compute_capability for card in CARDS} <= supported
+    assert len(BY_NAME) == len(CARDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("RTX PRO 6000", "NVIDIA RTX PRO 6000 Blackwell Workstation Edition"),
+        ("h200", "NVIDIA H200"),
+        ("NVIDIA L4", "NVIDIA L4"),
+        ("RTX 4090", "NVIDIA GeForce RTX 4090"),
+        ("T4", "Tesla T4"),
+    ],
+)
+def test_a_card_is_found_by_what_people_call_it(words, name):
+    """Whole words; editions that differ in their coolers are one."""
+    assert (BY_NAME[name],) == find(words)
+
+
+def test_what_means_several_cards_names_them_all():
+    """Of the plain one and the Ti, somebody has to say which."""
+    assert 2 == len(find("RTX 3080"))
+    assert () == find("RTX 9999")
