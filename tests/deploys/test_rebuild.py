@@ -27,7 +27,7 @@ EXCLUSIONS = {
     "/etc/ssh/ssh_host_ed25519_key.pub": "its SSH host key",
     "/etc/mlx-hosts/stamp.json": "who deployed, when, from which commit; what was applied is equal",
     f"/{RECORDS}/*.json": "the times by which a changed file is found; the hashes are equal",
-    "/var/cache/apt/pkgcache.bin": "apt's cache of its lists, with their times in it",
+    "/var/cache/apt/*pkgcache.bin": "apt's caches of its lists, with their times in them",
     "/var/log/apt/history.log": "when apt ran",
     "/var/log/apt/term.log": "when apt ran",
     "/var/log/dpkg.log": "when dpkg ran",
