@@ -124,7 +124,7 @@ CATALOGUE = [
     _by_hand("a directory left beside ours", "mkdir /opt/mlx-hosts/old", "unmanaged", "directory:/opt/mlx-hosts"),
     _by_hand(
         "an environment that nobody declares",
-        "cp -r /opt/mlx-hosts/guards/*/lib /opt/mlx-hosts/runtimes/mine",
+        f"cp -r {GUARD}lib /opt/mlx-hosts/runtimes/mine",
         "unmanaged",
         "shelf:/opt/mlx-hosts/runtimes",
     ),

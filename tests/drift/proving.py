@@ -69,5 +69,8 @@ def _found(lab: Lab, hosts: dict[str, tuple[Host, Sequence[Change]]]) -> Iterabl
 def _left(lab: Lab, hosts: dict[str, tuple[Host, Sequence[Change]]]) -> Iterable[str]:
     checked = drift(lab, *hosts, timeout=300)
     for name, (_, changes) in hosts.items():
-        if checked.host(name)["verdict"] != "as declared":
+        repaired = checked.host(name)["verdict"] == "as declared"
+        for one in changes:
+            print("repaired " if repaired else "NOT REPAIRED", one.id, flush=True)
+        if not repaired:
             yield f"{[one.id for one in changes]}: not repaired: {checked.host(name)}"
