@@ -16,11 +16,11 @@ gpus = None
 models = []
 
 # Where weights come from. A token is named by where the controller finds it, never written down:
-# {"endpoint": "https://hub.example.net", "token": {"env": "HF_TOKEN"}}
+# an `endpoint`, and a `token` that is either an `env` or a `file`.
 hub = {}
 
-# What downloads need at a site: {"environment": {"HTTPS_PROXY": …, "UV_DEFAULT_INDEX": …},
-# "python": "/opt/python3.12/bin/python3"}. Nothing here: the host's own configuration holds.
+# What downloads need at a site: an `environment` (HTTPS_PROXY, UV_DEFAULT_INDEX, …), a `python`.
+# Nothing here: the host's own configuration holds.
 site = {}
 
 # Paths that must be mount points before anything is downloaded or started, such as the hub's.
