@@ -9,18 +9,27 @@ from pyinfra.api import operation
 from manifest.resources import Hold, Package
 from operations.convergence import Command, Commands, Comparison, converge, script
 
-# A run that died may have left dpkg half way; a fresh host may have no package lists at all, or
-# lists so old that what they name is gone. needrestart is told to list only: nothing may restart
-# in the middle of a deploy.
+# A run that died may have left dpkg half way: what was unpacked is configured; what was unpacked in
+# part is installed again, which apt does not do by itself. A fresh host may have no package lists
+# at all, or lists so old that what they name is gone. needrestart is told to list only: nothing may
+# restart in the middle of a deploy.
 INSTALL = """
 set -eu
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l LC_ALL=C
-if [ -n "$(dpkg --audit)" ]; then dpkg --configure -a; fi
 apt() { apt-get -q -y -o DPkg::Lock::Timeout=300 "$@"; }
-apt install --no-install-recommends "$@" >/dev/null 2>&1 || {
-  apt update
-  apt install --no-install-recommends "$@"
+install() {
+  apt install --no-install-recommends "$@" >/dev/null 2>&1 || {
+    apt update
+    apt install --no-install-recommends "$@"
+  }
 }
+if [ -n "$(dpkg --audit)" ]; then
+  dpkg --configure -a || echo "dpkg: to be installed again, then configured" >&2
+  parts=$(dpkg-query -W -f '${db:Status-Eflag} ${Package}\n' | sed -n 's/^reinstreq //p')
+  if [ -n "$parts" ]; then install --reinstall $parts; fi
+  dpkg --configure -a
+fi
+install "$@"
 sync -f /var/lib/dpkg
 """
 
