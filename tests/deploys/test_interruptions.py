@@ -101,6 +101,29 @@ def test_every_interruption_is_finished_by_the_next_run(
     assert [f"{point}: {wrong}" for point, _, wrong in done if wrong] == []
 
 
+HALF_UNPACKED = r"""
+apt-get update -q
+apt-get install -q -y --no-install-recommends python3.11-venv
+now='Status: install reinstreq half-installed'
+sed -i "/^Package: python3.11-venv$/,/^Status/ s/^Status: .*/$now/" /var/lib/dpkg/status
+rm /usr/lib/python3.11/ensurepip/__main__.py
+"""
+
+
+def test_a_package_that_was_half_unpacked_is_installed_again(
+    lab: Lab, states: States, undisturbed: Manifest
+) -> None:
+    """A power cut while dpkg unpacks leaves that, now and then; neither apt nor dpkg mends it."""
+    host = lab.boot("half-unpacked", layers=states["unprepared"])
+    host.root_run(f"set -eu\n{HALF_UNPACKED}", timeout_s=300)
+    assert "python3.11-venv" in host.root_run("dpkg --audit").stdout
+    run = deploy_tiny(lab, "--limit", host.name)
+    assert run.returncode == 0, str(run)
+    assert host.root_run("dpkg --audit; dpkg --verify python3.11-venv").stdout == ""
+    assert differences(host, undisturbed) == []
+    host.destroy()
+
+
 def recovers(
     lab: Lab,
     states: States,
