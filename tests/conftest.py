@@ -43,11 +43,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         soaking = [item for item in items if item.get_closest_marker("soak")]
         items[:] = [item for item in items if not item.get_closest_marker("soak")]
         config.hook.pytest_deselected(items=soaking)
+    items.sort(key=_cost)  # stable: from cheap to dear, and within a folder as written
     booting = [item for item in items if item.get_closest_marker("lab")]
     absent = missing() if booting else []
     if absent:
         for item in booting:
             item.add_marker(pytest.mark.skip(reason=f"no lab: {'; '.join(absent)}"))
+
+
+def _cost(item: pytest.Item) -> tuple[bool, bool, bool]:
+    """Order what needs no host, what needs one, whole deploys, and what breaks a host over again."""
+    booted = item.get_closest_marker("lab") is not None
+    folder = item.path.parent.name
+    return booted, folder == "deploys", item.path.stem == "test_final_state"
 
 
 @pytest.fixture(scope="session")
