@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _cost(item: pytest.Item) -> tuple[bool, bool, bool]:
-    """Order what needs no host, what needs one, whole deploys, and what breaks a host over again."""
+    """Put first what needs no host, then one, then whole deploys, then one broken many times."""
     booted = item.get_closest_marker("lab") is not None
     folder = item.path.parent.name
     return booted, folder == "deploys", item.path.stem == "test_final_state"
