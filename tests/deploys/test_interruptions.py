@@ -183,8 +183,8 @@ PAGE = """\
 # Interruptions
 
 A deploy is interrupted at a point of its course; then one plain run follows. Right is: that run
-succeeds, the model generates, and the host's probe over the whole manifest equals that of a host that
-was never disturbed; some get a further run, which is to change nothing.
+succeeds, the model generates, and the host's probe over the whole manifest equals that of a host
+that was never disturbed; some get a further run, which is to change nothing.
 
 This page is made by `pytest --soak tests/deploys/test_interruptions.py`, which goes through all the
 points; without `--soak` twenty are tried, others with each `--seed`. The points come from a trace
