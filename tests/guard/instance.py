@@ -64,6 +64,8 @@ class Instance:
             timeout=120,
         )
 
+    kept = False  # whether somebody starts it again whenever it ends
+
     def __enter__(self) -> Self:
         self.start()
         self.until(lambda: self.state()["state"] == "ready")
@@ -108,8 +110,8 @@ class Instance:
                     return time.monotonic() - began
             except (OSError, ValueError, KeyError, httpx2.HTTPError):
                 pass
-            assert self.process is not None
-            if self.process.poll() is not None and not holds():
+            ended = self.process is None or self.process.poll() is not None
+            if ended and not self.kept and not holds():
                 break
             time.sleep(0.02)
         raise AssertionError(f"it did not come to hold; {self.state()}\n{self.log()[-3000:]}")

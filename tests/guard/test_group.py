@@ -61,6 +61,7 @@ class Pair:
                 process.wait()
                 time.sleep(0.2)
 
+        self.ranks[rank].kept = True
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         self._keepers.append(thread)
