@@ -156,7 +156,7 @@ class Desk:
                                 self._metrics.miscounted.inc()
                         yield event
             finally:
-                self._vitals.leave(stream)
+                self._vitals.leave(stream, time.monotonic())
                 order.tokens += tokens
                 self._metrics.generated_tokens.inc(tokens)
                 if stream.answering:

@@ -66,6 +66,7 @@ class Vitals:
     _slowest: float = 2.0
     _prefilled_shapes: set[tuple[int, int]] = field(default_factory=set)
     _decoded_width: int = 0
+    _abandoned: list[tuple[float, int]] = field(default_factory=list)
     _answering: int = 0
 
     def measured(self, pace: float) -> None:
@@ -79,7 +80,12 @@ class Vitals:
         stream.work_at_sign = self._work
         self.streams.add(stream)
 
-    def leave(self, stream: Stream) -> None:
+    def leave(self, stream: Stream, now: float) -> None:
+        """A prompt left in the middle is still being processed: the engine sees it step by step."""
+        if stream.left:
+            step = min(stream.left, self.prefill_step)
+            until = now + self.floor_s + 2 * SAFETY * step / self.pace
+            self._abandoned.append((until, step))
         self.streams.discard(stream)
         self._answering -= stream.answering
 
@@ -108,9 +114,11 @@ class Vitals:
             self.pace = max(self._slowest, self.pace + LEARNING * (sample - self.pace))
         stream.prefilled = done
 
-    def allowed_s(self) -> float:
+    def allowed_s(self, now: float) -> float:
         """How long every stream may be silent together."""
-        allowed = self.floor_s + SAFETY * self._step_work() / self.pace
+        self._abandoned = [(until, step) for until, step in self._abandoned if until > now]
+        work = self._step_work() + sum(step for _, step in self._abandoned)
+        allowed = self.floor_s + SAFETY * work / self.pace
         known = self._answering.bit_length() <= self._decoded_width and (
             self._answering == len(self.streams) or self._prefill_shape() in self._prefilled_shapes
         )
@@ -122,7 +130,7 @@ class Vitals:
         if not heard:
             self._last_sign = max(self._last_sign, now if self.streams else 0.0)
             return []
-        allowed = self.allowed_s()
+        allowed = self.allowed_s(now)
         silent = now - self._last_sign
         if silent > allowed:
             return Hung(silent, allowed)

@@ -99,4 +99,4 @@ async def probe(parts: Parts) -> None:
     except EngineBroke as error:
         raise Failed(f"the probe failed: {error}") from None
     finally:
-        parts.vitals.leave(stream)
+        parts.vitals.leave(stream, time.monotonic())

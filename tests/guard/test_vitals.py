@@ -26,7 +26,7 @@ def seen(vitals: Vitals, prompt_tokens: int) -> None:
     stream = enter(vitals, prompt_tokens, 0)
     vitals.sign(stream, Delta("a"), 0)
     vitals.sign(stream, Delta("b"), 0)
-    vitals.leave(stream)
+    vitals.leave(stream, 0)
 
 
 def test_nobody_asks_and_nothing_hangs(vitals: Vitals) -> None:
@@ -38,7 +38,7 @@ def test_silence_is_allowed_for_the_work_between_two_signs(vitals: Vitals) -> No
     """512 of 5,000 tokens at 128 a second, four times over, and the floor."""
     seen(vitals, 5000)
     enter(vitals, 5000, 0)
-    assert vitals.allowed_s() == 10 + 4 * 512 / 128
+    assert vitals.allowed_s(0) == 10 + 4 * 512 / 128
     assert vitals.check(25.9) == []
     assert isinstance(vitals.check(26.1), Hung)
 
@@ -59,6 +59,16 @@ def test_a_long_prefill_that_tells_is_no_hang(vitals: Vitals) -> None:
     for step in range(1, 1000):
         vitals.sign(stream, Progress(step * 512, 512_000), step * 20.0)
         assert vitals.check(step * 20.0 + 19.9) == []
+
+
+def test_a_prompt_left_in_the_middle_still_takes_its_step(vitals: Vitals) -> None:
+    """The engine goes on with it until it can tell; that silence is not another stream's hang."""
+    seen(vitals, 8)
+    left = enter(vitals, 5000, 0)
+    vitals.leave(left, 0)
+    enter(vitals, 8, 0)
+    assert vitals.check(20) == []
+    assert isinstance(vitals.check(50), Hung)
 
 
 def test_the_pace_is_learnt_and_not_beyond_belief(vitals: Vitals) -> None:
