@@ -44,19 +44,24 @@ def converged(resources: Sequence[Resource], contents: Mapping[str, str]) -> Com
 
 def changes(compared: Comparison, contents: Mapping[str, str]) -> Iterator[Command]:
     """Yield what makes the host as declared: in the order declared."""
-    for resource in compared.differing(Entry):
+    made: list[str] = []  # directories of this run: what was seen through a link is not in them
+    for resource in compared.expected:
+        if not isinstance(resource, Entry):
+            continue
         differs = compared.of(resource)
-        if isinstance(resource, File) and {"", "instead", "sha256"} & differs.keys():
+        kinds = {""} if resource.path.startswith(tuple(made)) else set(differs)
+        if isinstance(resource, File) and {"", "instead", "sha256"} & kinds:
             if resource.path in contents:  # else the stamp's, which is written before all this
                 yield write(resource, contents[resource.path])
-        else:
-            if {"", "instead"} & differs.keys():
-                yield _make(resource.path)
-            if {"", "mode", "owner", "group"} & differs.keys():
-                yield _own(resource)
-            if "entries" in differs:
-                found, expected = differs["entries"].found, differs["entries"].expected
-                yield from map(remove, _paths(resource.path, sorted({*found} - {*expected})))
+            continue
+        if {"", "instead"} & kinds:
+            yield _make(resource.path)
+            made.append(f"{resource.path}/")
+        if {"", "instead", "mode", "owner", "group"} & kinds:
+            yield _own(resource)
+        if "entries" in kinds:
+            found, expected = differs["entries"].found or (), differs["entries"].expected
+            yield from map(remove, _paths(resource.path, sorted({*found} - {*expected})))
 
 
 def write(file: File, text: str) -> StringCommand:
