@@ -167,7 +167,7 @@ async def beside(instance: Instance, port: int, rounds: int) -> None:
 def real(rounds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="cost-") as folder:
         place = Path(folder)
-        model = make_tiny_llama(place / "model", hidden=512, layers=8, heads=8)
+        model = make_tiny_llama(place / "model", hidden=256, layers=4, heads=4)
         config = {"concurrency": 8, "decode_concurrency": 8, "probe_interval_s": 3600}
         with Instance(place, model, **config) as instance:
             words = Path(f"/proc/{instance.engine_pid}/cmdline").read_bytes().split(b"\0")
