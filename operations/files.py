@@ -55,7 +55,7 @@ def changes(compared: Comparison, contents: Mapping[str, str]) -> Iterator[Comma
                 yield write(resource, contents[resource.path])
             continue
         if {"", "instead"} & kinds:
-            yield _make(resource.path)
+            yield make(resource.path)
             made.append(f"{resource.path}/")
         if {"", "instead", "mode", "owner", "group"} & kinds:
             yield _own(resource)
@@ -77,8 +77,8 @@ def remove(path: str) -> StringCommand:
     return StringCommand("rm", "-rf", "--", QuoteString(path))
 
 
-def _make(path: str) -> StringCommand:
-    # A link or a file in the place of a directory of ours goes; nothing behind a link is touched.
+def make(path: str) -> StringCommand:
+    """Make a directory; a link or a file in its place goes, nothing behind a link is touched."""
     text = 'if [ -L "$1" ] || [ ! -d "$1" ]; then rm -f -- "$1"; fi; mkdir -p -- "$1"'
     return script(text, path)
 

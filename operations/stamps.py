@@ -16,7 +16,7 @@ from manifest.manifest import Manifest
 from manifest.resources import Directory, File, Unit
 from manifest.stamp import Run, Stamp, StampError, loads
 from operations.convergence import Command, Commands, refuse, script
-from operations.files import remove, write
+from operations.files import make, remove, write
 
 
 @operation()
@@ -90,8 +90,8 @@ def _verify(state: State, host: Host, manifest: Manifest) -> bool:
 
 def _write(stamp: Stamp) -> Iterator[Command]:
     text = stamp.dumps()
-    # The first thing on a bare host: its directory is not there yet.
-    yield StringCommand("mkdir -p", QuoteString(layout.ETC))
+    # The first thing on a bare host: its directory is not there yet, or a link stands in its place.
+    yield make(layout.ETC)
     yield write(File(path=layout.STAMP), text)
 
 
