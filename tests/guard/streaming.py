@@ -22,7 +22,7 @@ class InFlight:
 
     def _read(self) -> None:
         asked = {"model": "tiny", "messages": [{"role": "user", "content": "go"}], "stream": True,
-                 "max_tokens": 3500} | self._body  # fmt: skip
+                 "max_tokens": 3500, "logit_bias": {"256": -100}} | self._body  # fmt: skip
         transport = httpx2.HTTPTransport(uds=str(self._instance.socket))
         try:
             with (
