@@ -2,7 +2,7 @@
 
 HTTP/1.0 on purpose: whatever the engine, the answer then ends where the connection does, so a
 stream is read line by line with nothing to parse, and closing the connection is how a request is
-called off.  A client library costs several times as much for each token here (docs/guard.md).
+called off.
 """
 
 from __future__ import annotations
