@@ -28,7 +28,8 @@ from manifest.stamp import loads
 from tests.breaks import Break, breaks
 from tests.deploying import PYINFRA, ROOT, environment_of, pyinfra
 
-pytestmark = pytest.mark.lab
+# Soak: not yet seen to its end on a quiet machine, so it may not hold up CI.
+pytestmark = [pytest.mark.lab, pytest.mark.soak]
 
 DOCS = ROOT / "docs" / "host-tests.md"
 SAMPLE = 4  # besides one of each kind
