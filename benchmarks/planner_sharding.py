@@ -35,6 +35,16 @@ WIDE = {
     "num_hidden_layers": 2,
 }
 
+PAGE = """\
+# Ranks of the trace beside real ones
+
+Made by `benchmarks/planner_sharding.py`: small models over MLX's ring back end on loopback, one
+process a rank, on the CPU; every architecture whose module has `shard`. The figure in brackets is
+how far the prediction of the weights is from MLX's active memory after loading.
+
+{rows}
+"""
+
 
 def rank(directory: str) -> None:
     """One real rank: what MLX counts after loading, and its caches after a chunk."""
@@ -140,10 +150,10 @@ def main() -> None:
             cells = [_cell(said[str(size)], real(Path(directory), size)) for size in SIZES]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
         print(lines[-1], file=sys.stderr, flush=True)
-    page = "\n".join(lines)
+    page = PAGE.format(rows="\n".join(lines))
     print(page)
     if asked.write:
-        asked.write.write_text(page + "\n")
+        asked.write.write_text(page)
 
 
 def _cell(said: dict[str, object] | str, seen: dict[str, int] | str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.utils import get_total_parameters
 
-from planner.hollow import loading, program, work
+from planner.hollow import loading, program, sliced, work
 from planner.hollow import model as hollow
 
 
@@ -29,7 +29,7 @@ def trace(directory: Path, sizes: list[int], *, gpu: bool = True) -> dict[str, A
     alone = hollow.why_alone(model)
     merged = hollow.mergeable(model)
     ranks = {str(size): rank(directory, size) for size in sizes if size > 1}
-    ranks["1"] = {"weights": hollow.weights(model), "kinds": hollow.kinds(examples)}
+    ranks["1"] = {"weights": sum(sliced.sizes(model).values()), "kinds": hollow.kinds(examples)}
     return {
         "mlx_lm": version("mlx-lm"),
         "mlx": version("mlx"),
@@ -66,8 +66,12 @@ def rank(directory: Path, size: int) -> dict[str, Any] | str:
     if not hasattr(model, "shard"):
         return "its architecture has no `shard` in this mlx-lm"
     try:
+        whole = sliced.sizes(model)
         model.shard(hollow.StandIn(size))
-        return {"weights": hollow.weights(model), "kinds": hollow.kinds(hollow.examples(model)[0])}
+        return {
+            "weights": sliced.kept(model, whole),
+            "kinds": hollow.kinds(hollow.examples(model)[0]),
+        }
     except Exception as error:  # noqa: BLE001 -- whatever it raises, the real rank would raise
         return str(error)
 

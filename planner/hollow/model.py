@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 from mlx_lm.utils import load_model
 
@@ -44,12 +43,6 @@ def load(directory: Path, *, strict: bool = True) -> tuple[Any, dict[str, Any]]:
     """The model and its configuration, lazily; remote code is never run."""
     model, config = load_model(directory, lazy=True, strict=strict, trust_remote_code=False)
     return model, config
-
-
-def weights(model: Any) -> int:  # noqa: ANN401 -- mlx has no types
-    """Bytes of the parameters, as they will be resident."""
-    flat: Any = tree_flatten(model.parameters())
-    return sum(array.nbytes for _, array in flat)
 
 
 def leaves(found: list[Any]) -> Iterator[Any]:
