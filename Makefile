@@ -13,8 +13,7 @@ demo: environment  ## a bare throwaway host, provisioned, and its model's answer
 	@$(BIN)/python -m lab demo
 
 test: environment lab-prerequisites check  ## everything that CI runs, on this machine's own throwaway hosts
-	@$(BIN)/python -m pytest --ignore=tests/deploys
-	@$(BIN)/python -m pytest tests/deploys  # a process of its own: gevent, loaded by others, hung it once
+	@$(BIN)/python -m pytest
 
 soak: environment lab-prerequisites  ## every catalogue in full, and the tables in docs/: hours
 	@$(BIN)/python -m pytest --soak

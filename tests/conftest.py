@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gevent import monkey
 
 from lab import Host, Lab, missing
 from lab.models import MODELS
@@ -49,6 +50,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if absent:
         for item in booting:
             item.add_marker(pytest.mark.skip(reason=f"no lab: {'; '.join(absent)}"))
+
+
+def pytest_collection_finish() -> None:
+    """Refuse to run patched: gevent closes files only when its loop runs, and waits in its own way.
+
+    Loading pyinfra's command line patches the process. Removing a tree of 1,000 directories then
+    leaves 2,000 files open, and a test that waits for a child may wait for ever.
+    """
+    if monkey.saved:
+        pytest.exit("a test module has let gevent patch this process: see pytest_collection_finish")
 
 
 def _cost(item: pytest.Item) -> tuple[bool, bool, bool]:
