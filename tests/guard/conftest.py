@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import Host, Lab
 from tests.guard.instance import Instance
 from tests.guard.models import make_tiny_llama
 
@@ -21,3 +22,11 @@ def instance(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[I
     """Shared by a module's tests; whoever breaks it fails them all."""
     with Instance(tmp_path_factory.mktemp("instance"), tiny) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def serving(lab: Lab, converged: list[Path]) -> Iterator[Host]:
+    """A lab host that serves the lab's real model; every test leaves it serving."""
+    host = lab.boot("guarded", layers=converged)
+    yield host
+    host.destroy()

@@ -1,9 +1,12 @@
 """Runs on a host, as root, with the standard library only: hurt one instance, time its recovery.
 
-    python3 hurt.py FAULT
+    python3 hurt.py FAULT      # with a client in flight
+    python3 hurt.py            # wait only: the host itself has been hurt
 
 Prints one JSON object: seconds until the client in flight knew (``detected_s``), until a new
-request got a token (``token_s``), what that client was told, and what the unit is then.
+request got a token (``token_s``), what that client was told, and what the unit is then.  Ends with
+words and status 1 where the unit says ``active`` and a request gets no token, where a client is
+told what it cannot read, or where nothing comes back.
 """
 
 from __future__ import annotations
@@ -11,15 +14,19 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 RUN = Path("/run/mlx-hosts")
+PATIENCE_S = 300
 HANGING = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 DEADLY = {"top_k": 10**7, "temperature": 1.0}
 ASK_ENGINE = (
@@ -27,6 +34,11 @@ ASK_ENGINE = (
     "u.urlopen(u.Request('http://127.0.0.1:'+sys.argv[1]+'/v1/chat/completions',"
     "sys.argv[2].encode(),{'Content-Type':'application/json'}),timeout=9)"
 )
+STORY = "Tell me a long story."
+LONG = "word " * 1500
+FULL = "full-disk"
+HEADROOM = 16 << 20
+"""Bytes that an engine short of memory may still take: a long prompt takes more."""
 
 
 class Api(http.client.HTTPConnection):
@@ -44,31 +56,64 @@ def instance() -> Path:
     return next(iter(sorted(RUN.glob("*.*"))))
 
 
-def show(unit: str, field: str) -> str:
-    told = subprocess.run(["systemctl", "show", "-P", field, unit], capture_output=True, text=True,
-                          check=True)  # fmt: skip
+def unit() -> str:
+    told = subprocess.run(
+        ["systemctl", "list-units", "--all", "--plain", "--no-legend", "mlx-model@*"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return told.stdout.split()[0]
+
+
+def show(field: str) -> str:
+    told = subprocess.run(["systemctl", "show", "-P", field, unit()], capture_output=True,
+                          text=True, check=True)  # fmt: skip
     return told.stdout.strip()
 
 
 def state() -> dict:
-    return json.loads((instance() / "state.json").read_text())
+    """What the guard tells of itself; empty before it has said anything."""
+    try:
+        return json.loads((instance() / "state.json").read_text())
+    except (OSError, StopIteration):
+        return {}
 
 
-def body(tokens: int) -> str:
+def body(tokens: int, text: str = STORY) -> str:
     config = json.loads(Path(f"/etc/mlx-hosts/instances/{instance().name}.json").read_text())
-    messages = [{"role": "user", "content": "Tell me a long story."}]
-    return json.dumps({"model": config["served_name"], "messages": messages, "stream": True,
-                       "max_tokens": tokens})  # fmt: skip
+    return json.dumps({"model": config["served_name"], "stream": True, "max_tokens": tokens,
+                       "messages": [{"role": "user", "content": text}]})  # fmt: skip
 
 
-def token() -> bool:
-    """Whether a new request gets a token."""
+def ask() -> str:
+    """A new request's outcome: ``token``, ``refused``, or ``nobody`` there to answer."""
     try:
         api = Api(instance() / "api.sock")
         api.request("POST", "/v1/chat/completions", body(1))
-        return b'"finish_reason":"length"' in api.getresponse().read()
-    except (OSError, http.client.HTTPException, ValueError):
-        return False
+        answer = api.getresponse()
+        said = answer.read()
+    except (OSError, http.client.HTTPException, StopIteration) as error:
+        return f"nobody: {error!r}"
+    if answer.status == 200 and b'"finish_reason":"length"' in said:
+        return "token"
+    if b'{"error": {"message": ' not in said:
+        raise SystemExit(f"a client cannot read this: {answer.status} {said[:300]!r}")
+    return f"refused: {answer.status}"
+
+
+def recover(before: int | None) -> None:
+    """Until a new request gets a token of another guard than the one before."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        new = state().get("pid") not in {None, before}
+        active = new and show("ActiveState") == "active"
+        outcome = ask()
+        if outcome == "token" and state().get("pid") != before:
+            return
+        if active:
+            raise SystemExit(f"the unit is active, and a request was told: {outcome}")
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not back: {outcome}, {show('ActiveState')}, {state()}")
+        time.sleep(0.1)
 
 
 class InFlight(threading.Thread):
@@ -93,53 +138,127 @@ class InFlight(threading.Thread):
         self.ended_at = time.monotonic()
 
 
-def behind_the_guards_back(pid: int, more: dict) -> None:
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-    port = words[words.index("--port") + 1]
-    asked = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9} | more
-    enter = ["nsenter", "-t", str(pid), "-n", "python3", "-c", ASK_ENGINE]
-    quiet = subprocess.DEVNULL
-    subprocess.Popen([*enter, port, json.dumps(asked)], stdout=quiet, stderr=quiet)
+@dataclass
+class Victim:
+    engine: int
+    guard: int
+    stream: InFlight
+    hurt_at: float
+
+    def behind_the_guards_back(self, more: dict) -> None:
+        words = Path(f"/proc/{self.engine}/cmdline").read_bytes().decode().split("\0")
+        port = words[words.index("--port") + 1]
+        asked = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9} | more
+        enter = ["nsenter", "-t", str(self.engine), "-n", "python3", "-c", ASK_ENGINE]
+        quiet = subprocess.DEVNULL
+        subprocess.Popen([*enter, port, json.dumps(asked)], stdout=quiet, stderr=quiet)
+
+    def ask_for_memory(self) -> None:
+        """A long prompt, by the front door, from a client that nobody waits for."""
+
+        def work() -> None:
+            api = Api(instance() / "api.sock")
+            api.request("POST", "/v1/chat/completions", body(1, LONG))
+            api.getresponse().read()
+
+        threading.Thread(target=work, daemon=True).start()
 
 
-def hurt(fault: str) -> None:
-    engine = state()["engine_pid"]
-    guard = int(show(f"mlx-model@{instance().name}.service", "MainPID"))
-    if fault == "engine killed":
-        os.kill(engine, signal.SIGKILL)
-    elif fault == "engine stopped":
-        os.kill(engine, signal.SIGSTOP)
-    elif fault == "guard killed":
-        os.kill(guard, signal.SIGKILL)
-    elif fault == "guard stopped":
-        os.kill(guard, signal.SIGSTOP)
-    elif fault == "generation thread killed":
-        behind_the_guards_back(engine, DEADLY)
-    elif fault == "engine hung":
-        behind_the_guards_back(engine, {"chat_template_kwargs": {"chat_template": HANGING}})
-    else:
-        raise SystemExit(f"unknown fault: {fault}")
+def cache_full(victim: Victim) -> None:
+    """The disk below the cache is full: the stream goes on; a start (of a killed engine) works."""
+    place = Path("/var/cache/mlx-hosts", instance().name)
+    owner = place.stat()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", FULL, place], check=True)
+    os.chown(place, owner.st_uid, owner.st_gid)
+    place.chmod(0o700)
+    try:
+        (place / "filling").write_bytes(b"x" * (1 << 20))
+    except OSError as error:
+        print(error, file=sys.stderr)  # No space left on device
+    if os.statvfs(f"/proc/{victim.engine}/root{place}").f_bavail:
+        raise SystemExit("the engine's cache is not full")
+    time.sleep(2)
+    if not victim.stream.is_alive():
+        raise SystemExit(f"a full disk ended a stream: {victim.stream.told!r}")
+    victim.hurt_at = time.monotonic()
+    os.kill(victim.engine, signal.SIGKILL)
 
 
-def main(fault: str) -> None:
-    unit = f"mlx-model@{instance().name}.service"
-    subprocess.run(["systemctl", "reset-failed", unit], check=True)
-    while not token():
+def out_of_memory(victim: Victim) -> None:
+    """The kernel's OOM killer takes the engine: a group of its own, with what it has and no more.
+
+    By hand and not by MemoryMax=: where the machine below has the memory controller on cgroup v1,
+    systemd in here does not enforce that.
+    """
+    place = Path("/run/memory-controller")
+    place.mkdir(exist_ok=True)
+    if not place.is_mount():
+        subprocess.run(["mount", "-t", "cgroup", "-o", "memory", "none", place], check=True)
+    group = place / f"short-{victim.engine}"
+    group.mkdir()
+    (group / "memory.limit_in_bytes").write_text(str(HEADROOM))
+    (group / "cgroup.procs").write_text(str(victim.engine))
+    victim.ask_for_memory()
+    victim.stream.join(60)
+    killed = (group / "memory.oom_control").read_text()
+    if "oom_kill 0" in killed:
+        raise SystemExit(f"the kernel killed nobody: {killed}")
+    group.rmdir()
+
+
+def memory_refused(victim: Victim) -> None:
+    """The engine is given no more memory: its allocation fails, and nobody kills it."""
+    status = Path(f"/proc/{victim.engine}/status").read_text()
+    now = int(status.split("VmSize:")[1].split()[0]) << 10
+    limit = now + HEADROOM
+    resource.prlimit(victim.engine, resource.RLIMIT_AS, (limit, limit))
+    victim.ask_for_memory()
+
+
+FAULTS: dict[str, Callable[[Victim], object]] = {
+    "engine killed": lambda victim: os.kill(victim.engine, signal.SIGKILL),
+    "engine stopped": lambda victim: os.kill(victim.engine, signal.SIGSTOP),
+    "guard killed": lambda victim: os.kill(victim.guard, signal.SIGKILL),
+    "guard stopped": lambda victim: os.kill(victim.guard, signal.SIGSTOP),
+    "generation thread killed": lambda victim: victim.behind_the_guards_back(DEADLY),
+    "engine hung": lambda victim: victim.behind_the_guards_back(
+        {"chat_template_kwargs": {"chat_template": HANGING}}
+    ),
+    "out of memory": out_of_memory,
+    "memory refused": memory_refused,
+    "cache disk full": cache_full,
+}
+
+
+def hurt(fault: str) -> dict:
+    subprocess.run(["systemctl", "reset-failed", unit()], check=True)
+    while ask() != "token":
         time.sleep(0.2)
     stream = InFlight()
-    before = state()["pid"]
-    hurt(fault)
-    began = time.monotonic()
-    while state().get("pid") == before or not token():
-        if time.monotonic() - began > 300:
-            raise SystemExit(f"not back: {state()}")
-        time.sleep(0.1)
-    back = time.monotonic() - began
+    before = int(show("MainPID"))
+    victim = Victim(state()["engine_pid"], before, stream, time.monotonic())
+    FAULTS[fault](victim)
+    recover(before)
+    back = time.monotonic()
     stream.join(5)
-    print(json.dumps({"fault": fault, "detected_s": round(stream.ended_at - began, 2),
-                      "token_s": round(back, 2), "client": stream.told.decode()[:200],
-                      "unit": show(unit, "ActiveState")}))  # fmt: skip
+    if FULL in Path("/proc/self/mounts").read_text():
+        subprocess.run(["umount", "--lazy", FULL], check=True)
+    return {
+        "detected_s": round(stream.ended_at - victim.hurt_at, 2),
+        "token_s": round(back - victim.hurt_at, 2),
+        "client": stream.told.decode()[:300],
+    }
+
+
+def main(arguments: list[str]) -> None:
+    began = time.monotonic()
+    if arguments:
+        told = hurt(arguments[0])
+    else:
+        recover(None)
+        told = {"token_s": round(time.monotonic() - began, 2)}
+    print(json.dumps(told | {"unit": show("ActiveState")}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])
