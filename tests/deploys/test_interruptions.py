@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
-from collections import Counter
+import traceback
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from lab import Lab
+from lab.models import MODELS, TINY
 from manifest.manifest import Manifest
 from tests.deploys.interrupting import KINDS, SIGNS, Point, Sent, interrupted, points, traced
 from tests.deploys.looking import differences, probe, serves, stamp
@@ -18,6 +23,7 @@ from tests.deploys.states import UNDONE, States, deploy_tiny
 pytestmark = pytest.mark.lab
 
 SAMPLE = 20
+WORKERS = os.cpu_count() or 1
 DOCS = Path(__file__).parents[2] / "docs/interruptions.md"
 
 
@@ -85,19 +91,35 @@ def test_what_was_interrupted_is_finished_by_the_next_run(
 
 @pytest.mark.soak
 def test_every_interruption_is_finished_by_the_next_run(
-    lab: Lab, states: States, traces: Traces, undisturbed: Manifest, everywhere: list[Point]
+    states: States, traces: Traces, undisturbed: Manifest, everywhere: list[Point]
 ) -> None:
     """At every point: between any two commands, within every upload, sync and download."""
-    done: list[tuple[Point, float, str]] = []
     bare = [one for kind in KINDS for one in points("bare", traces["bare"], kind)]
-    for point in [*everywhere, *bare]:
-        began, wrong = time.monotonic(), ""
-        try:
-            recovers(lab, states, traces, undisturbed, point, further=True)
-        except AssertionError as error:
-            wrong = str(error)
-        done.append((point, time.monotonic() - began, wrong))
-        DOCS.write_text(table(done, of=len(everywhere) + len(bare), further=len(done)))
+    waiting = deque([*everywhere, *bare])
+    of = len(waiting)
+    done: list[tuple[Point, float, str]] = []
+
+    def go_through() -> None:
+        """Take points until none is left, on hosts of a lab of its own."""
+        with Lab() as own, suppress(IndexError):
+            own.serve_models({TINY: MODELS[TINY]()})
+            while True:
+                point, began, wrong = waiting.popleft(), time.monotonic(), ""
+                try:
+                    recovers(own, states, traces, undisturbed, point, further=True)
+                except Exception as error:  # noqa: BLE001  # whatever it is, the others are tried
+                    at = traceback.extract_tb(error.__traceback__)[-1]
+                    wrong = (
+                        f"{type(error).__name__}: {error} ({at.filename}:{at.lineno}: {at.line})"
+                    )
+                done.append((point, time.monotonic() - began, wrong))
+                print(f"{len(done)} of {of}: {point}: {wrong or 'finished'}", flush=True)
+                DOCS.write_text(table(done, of=of, further=len(done)))
+
+    with ThreadPoolExecutor() as pool:
+        for each in [pool.submit(go_through) for _ in range(WORKERS)]:
+            each.result()
+    assert len(done) == of
     assert [f"{point}: {wrong}" for point, _, wrong in done if wrong] == []
 
 

@@ -15,8 +15,7 @@ from tests.deploying import PYINFRA, ROOT, environment_of, pyinfra
 from tests.deploys.looking import serves
 from tests.deploys.states import States, serving_tiny
 
-# Soak: run after all other tests in one process it was seen to hang once, its pyinfra long ended.
-pytestmark = [pytest.mark.lab, pytest.mark.soak]
+pytestmark = pytest.mark.lab
 
 # That somebody logged in by SSH is written down by the host itself.
 LOGIN = ("/var/log/journal", "/var/log/wtmp", "/var/log/lastlog")
