@@ -22,7 +22,7 @@ from guard.tokenizer import Tokenizer, TokenizerFacts
 from guard.vitals import Stream, Vitals
 from guard.writer import Writer
 
-MERGE_BUFFER = 64  # events of the sequences of one request, between them and its client
+CALLS = 128  # of one answer
 
 
 class Asked(Protocol):
@@ -58,11 +58,11 @@ class Desk:
             prompts = [await translate.chat(chat, self.facts, self._tokenizer, context)]
             echo = False
             scored = chat.logprobs
-            one_call = not chat.parallel_tool_calls
+            most_calls = _most_calls(chat)
         else:
             text = request = schema.check_completion(given)
             prompts = await translate.completions(text, self.facts, self._tokenizer, context)
-            echo, scored, one_call = text.echo, text.logprobs is not None, False
+            echo, scored, most_calls = text.echo, text.logprobs is not None, 0
         order.streaming = request.stream
         order.prompt_tokens = sum(count for _, count in prompts)
         asks = [pair for pair in prompts for _ in range(request.n)]
@@ -77,7 +77,7 @@ class Desk:
             scored=scored,
         )
         sequences = [
-            self._sequence(ask, count, order, stops=request.stops, one_call=one_call, echo=echo)
+            self._sequence(ask, count, order, stops=request.stops, most_calls=most_calls, echo=echo)
             for ask, count in asks
         ]
         last = 0.0
@@ -124,7 +124,7 @@ class Desk:
         order: Order,
         *,
         stops: Sequence[str],
-        one_call: bool,
+        most_calls: int,
         echo: bool,
     ) -> AsyncGenerator[Event]:
         """One sequence, in a place of its own, with its signs told to the vitals."""
@@ -140,7 +140,7 @@ class Desk:
             try:
                 watched = self._watched(ask, stream)
                 events = shaped(
-                    watched, stops=stops, one_call=one_call, prompt_tokens=prompt_tokens
+                    watched, stops=stops, most_calls=most_calls, prompt_tokens=prompt_tokens
                 )
                 async with aclosing(events):
                     async for event in events:
@@ -168,3 +168,9 @@ class Desk:
             async for event in events:
                 self._vitals.sign(stream, event, time.monotonic())
                 yield event
+
+
+def _most_calls(chat: schema.ChatRequest) -> int:
+    if not chat.tools or chat.tool_choice == "none":
+        return 0
+    return CALLS if chat.parallel_tool_calls else 1

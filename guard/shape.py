@@ -11,15 +11,17 @@ from guard.stops import StopFilter
 
 
 async def shaped(
-    events: AsyncGenerator[Event], *, stops: Sequence[str], one_call: bool, prompt_tokens: int
+    events: AsyncGenerator[Event], *, stops: Sequence[str], most_calls: int, prompt_tokens: int
 ) -> AsyncGenerator[Event]:
     """The same sequence, ended where a stop text begins, its scores with the text they made.
 
+    At most ``most_calls`` calls are passed on: a model calls tools unasked, too.  A call that is no
+    JSON is lost in the engine, which says ``tool_calls`` all the same; without one it is ``stop``.
     Ending early closes ``events``, which calls the engine off; the usage is then our own count.
     """
     stop_filter = StopFilter(stops)
     scored: tuple[Scored, ...] = ()
-    called = False
+    called = 0
     tokens = 0
     async with aclosing(events) as source:
         async for event in source:
@@ -27,10 +29,8 @@ async def shaped(
                 tokens += max(1, len(event.scored))
                 scored += event.scored
                 text, stopped = stop_filter.feed(event.text)
-                calls = event.tool_calls
-                if one_call:
-                    calls = () if called else calls[:1]
-                    called = called or bool(calls)
+                calls = event.tool_calls[: most_calls - called]
+                called += len(calls)
                 if text or event.reasoning or calls:
                     yield replace(event, text=text, tool_calls=calls, scored=scored)
                     scored = ()
@@ -43,6 +43,6 @@ async def shaped(
                     scored = scored[:-1]  # the end token, no part of the text
                 if (rest := stop_filter.rest()) or scored:
                     yield Delta(rest, scored=scored)
-                yield event
+                yield Finish("stop") if event.reason == "tool_calls" and not called else event
             else:
                 yield event

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,11 @@ class State:
 
 
 def _replace(path: Path, value: dict[str, Any]) -> None:
-    _write(path, json.dumps(value) + "\n")
+    """A full /run costs what stands there, not the service: systemd and the API still tell."""
+    try:
+        _write(path, json.dumps(value) + "\n")
+    except OSError as error:
+        print(f"guard: {path.name} is not written: {error}", file=sys.stderr, flush=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The table of faults in docs/evidence/guard-faults.md, a row a fault, written by the soak."""
+"""Tables of faults in docs/evidence, a row a fault, written by the soak."""
 
 from __future__ import annotations
 
@@ -7,21 +7,15 @@ import os
 import re
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PLACE = Path(__file__).parents[2] / "docs/evidence/guard-faults.md"
-HEAD = """\
-# What each fault costs
-
-Written by `pytest --soak tests/guard/test_faults.py`, which hurts one instance (the guard, the real
-engine, SmolLM2-135M in float32: 538 MB) on a lab host that many times and fails where a unit is lost,
-says `active` and cannot generate, or tells a client what it cannot read. Seconds, median / worst:
-until the client in flight knew, and until a new request got its first token. All on a CPU.
-
-| fault | times | the client knew | new token | what the client in flight was told | load of the machine |
+EVIDENCE = Path(__file__).parents[2] / "docs/evidence"
+COLUMNS = """\
+| fault | times | known | new token | what the client in flight was told | load of the machine |
 |---|---|---|---|---|---|
-"""  # noqa: E501
+"""
 NOBODY = "no client is in flight"
 
 
@@ -44,9 +38,19 @@ def _times(seconds: Sequence[float]) -> str:
     return f"{statistics.median(seconds):.1f} / {max(seconds):.1f}" if seconds else "—"
 
 
-def write(order: Sequence[str], fault: str, runs: Sequence[dict[str, Any]]) -> None:
-    """Put this fault's row in the place of its old one."""
-    old = PLACE.read_text().splitlines() if PLACE.exists() else []
-    rows = {line.split("|")[1].strip(): line for line in old if line.startswith("| ")}
-    rows[fault] = row(fault, runs)
-    PLACE.write_text(HEAD + "".join(f"{rows[name]}\n" for name in order if name in rows))
+@dataclass(frozen=True, slots=True)
+class Table:
+    """``order`` is that of the rows, ``head`` the text above them."""
+
+    name: str
+    order: tuple[str, ...]
+    head: str
+
+    def write(self, fault: str, runs: Sequence[dict[str, Any]]) -> None:
+        """Put this fault's row in the place of its old one."""
+        place = EVIDENCE / self.name
+        old = place.read_text().splitlines() if place.exists() else []
+        rows = {line.split("|")[1].strip(): line for line in old if line.startswith("| ")}
+        rows[fault] = row(fault, runs)
+        body = "".join(f"{rows[name]}\n" for name in self.order if name in rows)
+        place.write_text(f"{self.head}\n{COLUMNS}{body}")

@@ -137,6 +137,14 @@ class InFlight(threading.Thread):
             self.told = repr(error).encode()
         self.ended_at = time.monotonic()
 
+    @property
+    def last_words(self) -> str:
+        """What the client was told at the end: a whole line, or that there was no word."""
+        told = self.told.decode()
+        if told.startswith("data: {") and '"error": {"message": ' not in told:
+            return "nothing: the connection broke off"
+        return told.strip()
+
 
 @dataclass
 class Victim:
@@ -246,7 +254,7 @@ def hurt(fault: str) -> dict:
     return {
         "detected_s": round(stream.ended_at - victim.hurt_at, 2),
         "token_s": round(back - victim.hurt_at, 2),
-        "client": stream.told.decode()[:300],
+        "client": stream.last_words,
     }
 
 

@@ -171,6 +171,18 @@ def test_the_engine_does_not_outlive_its_guard(fresh: Instance) -> None:
         time.sleep(0.05)
 
 
+def test_a_run_directory_that_takes_nothing_costs_nobody_a_word(fresh: Instance) -> None:
+    """As a full /run: the state cannot be written down, the client in flight is told it."""
+    (fresh.run_dir / "state.json.new").mkdir()
+    stream = InFlight(fresh)
+    os.kill(fresh.engine_pid, signal.SIGKILL)
+    assert fresh.process is not None
+    assert fresh.process.wait(10) == 1
+    assert stream.ended.wait(5)
+    assert "error" in events(stream.text)[-1]
+    assert "state.json is not written" in fresh.log()
+
+
 def test_leaving_loses_no_accepted_request(fresh: Instance) -> None:
     """SIGTERM under eight streams (four wait): each ends whole, new ones get 503, exit 0."""
     body = {"max_tokens": 400, "logit_bias": {"256": -100}}

@@ -55,10 +55,10 @@ async def _feed(*events: Event) -> AsyncGenerator[Event]:
         yield event
 
 
-def _shape(*events: Event, stops: tuple[str, ...] = (), one_call: bool = False) -> list[Event]:
+def _shape(*events: Event, stops: tuple[str, ...] = (), most_calls: int = 0) -> list[Event]:
     async def run() -> list[Event]:
         source = _feed(*events)
-        shape = shaped(source, stops=stops, one_call=one_call, prompt_tokens=7)
+        shape = shaped(source, stops=stops, most_calls=most_calls, prompt_tokens=7)
         return [event async for event in shape]
 
     return asyncio.run(run())
@@ -79,10 +79,19 @@ def test_scores_go_with_the_text_and_the_end_token_has_none() -> None:
     assert told == [Delta("é", scored=(a, b)), Finish("stop")]
 
 
-def test_one_call_is_passed_on_where_one_is_asked_for() -> None:
-    """``parallel_tool_calls: false``."""
+def test_so_many_calls_are_passed_on_as_may_be_made() -> None:
+    """One with ``parallel_tool_calls: false``, none where no tool was offered."""
     calls = Delta(tool_calls=({"id": "1"}, {"id": "2"}))
-    assert _shape(calls, calls, one_call=True) == [Delta(tool_calls=({"id": "1"},))]
+    end = Finish("tool_calls")
+    one = Delta(tool_calls=({"id": "1"},))
+    assert _shape(calls, calls, end, most_calls=1) == [one, end]
+    assert _shape(calls, calls, end, most_calls=9) == [calls, calls, end]
+    assert _shape(calls, Delta("rain"), end) == [Delta("rain"), Finish("stop")]
+
+
+def test_a_call_that_the_engine_lost_is_not_promised() -> None:
+    """It drops one whose arguments are no JSON, and says ``tool_calls`` all the same."""
+    assert _shape(Delta(""), Finish("tool_calls"), most_calls=9) == [Finish("stop")]
 
 
 def test_places_are_given_in_order_and_refused_beyond_the_queue() -> None:

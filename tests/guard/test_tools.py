@@ -1,0 +1,155 @@
+"""Models that call tools, well and badly, through OpenAI's own client and the real engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import httpx2
+import openai
+import pytest
+
+from tests.guard.instance import Instance
+from tests.guard.models import make_scripted_llama
+
+PARIS = '{"name": "weather", "arguments": {"place": "Paris"}}'
+ROME = '{"name": "weather", "arguments": {"place": "Rome"}}'
+SCRIPTS = {
+    "<one>": ("Let me see. ", "<tool_call>", PARIS, "</tool_call>"),
+    "<two>": (f"<tool_call>{ROME}</tool_call>", f"<tool_call>{PARIS} </tool_call>"),
+    "<broken>": ("Well, ", '<tool_call>{"name": "weather", "argum', "</tool_call> "),
+    "<nameless>": ('<tool_call>{"arguments": 1}</tool_call>', "  "),
+    "<number>": ("<tool_call>7</tool_call>", "   "),
+    "<bare>": ('<tool_call>{"name": "weather"}</tool_call>', "    "),
+}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    """A model that says what stands in its script."""
+    place = tmp_path_factory.mktemp("tools")
+    with Instance(place, make_scripted_llama(place / "model", SCRIPTS)) as started:
+        yield started
+
+
+@pytest.fixture
+def client(instance: Instance) -> Iterator[openai.OpenAI]:
+    transport = httpx2.HTTPTransport(uds=str(instance.socket))
+    with openai.OpenAI(
+        base_url="http://guard/v1",
+        api_key="none",
+        max_retries=0,
+        http_client=httpx2.Client(transport=transport),
+    ) as made:
+        yield made
+
+
+def asked(script: str, **more: object) -> dict[str, object]:
+    return {"model": "tiny", "messages": [{"role": "user", "content": script}],
+            "tools": [WEATHER], **more}  # fmt: skip
+
+
+def places(calls: list[object] | None) -> list[str]:
+    return [json.loads(call.function.arguments)["place"] for call in calls or []]
+
+
+def test_a_call(client: openai.OpenAI) -> None:
+    """Text before it, whole arguments, an id, and OpenAI's reason."""
+    (choice,) = client.chat.completions.create(**asked("<one>")).choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content == "Let me see. "
+    (call,) = choice.message.tool_calls
+    assert call.type == "function"
+    assert call.id
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments) == {"place": "Paris"}
+
+
+def test_calls_on_a_stream_have_their_index(client: openai.OpenAI) -> None:
+    """As OpenAI's client puts them together again."""
+    with client.chat.completions.stream(**asked("<two>")) as stream:
+        (choice,) = stream.get_final_completion().choices
+    assert choice.finish_reason == "tool_calls"
+    assert places(choice.message.tool_calls) == ["Rome", "Paris"]
+    chunks = list(client.chat.completions.create(**asked("<two>", stream=True)))
+    calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
+    assert [call.index for call in calls] == [0, 1]
+    assert len({call.id for call in calls}) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_call_where_one_is_asked_for(client: openai.OpenAI, stream: bool) -> None:  # noqa: FBT001
+    """``parallel_tool_calls: false``, which the engine does not know."""
+    request = asked("<two>", parallel_tool_calls=False)
+    if stream:
+        with client.chat.completions.stream(**request) as streamed:
+            (choice,) = streamed.get_final_completion().choices
+    else:
+        (choice,) = client.chat.completions.create(**request).choices
+    assert places(choice.message.tool_calls) == ["Rome"]
+    assert choice.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("more", [{"tool_choice": "none"}, {"tools": openai.omit}])
+def test_no_call_where_none_may_be_made(client: openai.OpenAI, more: dict[str, object]) -> None:
+    """A model that calls unasked; the client would not know what to do with it."""
+    (choice,) = client.chat.completions.create(**asked("<one>", **more)).choices
+    assert choice.message.tool_calls is None
+    assert choice.message.content == "Let me see. "
+    assert choice.finish_reason == "stop"
+
+
+def test_a_call_cut_off_is_no_call(client: openai.OpenAI) -> None:
+    """``length``: what was generated of its arguments is not half a call."""
+    (choice,) = client.chat.completions.create(**asked("<one>", max_tokens=2)).choices
+    assert choice.finish_reason == "length"
+    assert choice.message.tool_calls is None
+
+
+def test_a_call_that_is_no_json_is_not_promised(client: openai.OpenAI) -> None:
+    """The engine drops it and says ``tool_calls``; a client would look for what is not there."""
+    (choice,) = client.chat.completions.create(**asked("<broken>")).choices
+    assert choice.message.tool_calls is None
+    assert choice.message.content.startswith("Well, ")
+    assert choice.finish_reason == "stop"
+
+
+def test_a_call_of_nobody_is_no_call(client: openai.OpenAI) -> None:
+    """The engine passes on a function without a name."""
+    (choice,) = client.chat.completions.create(**asked("<nameless>")).choices
+    assert choice.message.tool_calls is None
+    assert choice.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("script", ["<number>", "<bare>"])
+def test_a_call_that_breaks_the_engines_parser_is_told(
+    client: openai.OpenAI, instance: Instance, script: str
+) -> None:
+    """It breaks the answer off: OpenAI's client raises, and the next request is served."""
+    pid = instance.engine_pid
+    with pytest.raises(openai.InternalServerError) as told:
+        client.chat.completions.create(**asked(script))
+    assert told.value.code == "engine_failed"
+    assert client.chat.completions.create(**asked("<one>")).choices[0].message.tool_calls
+    assert instance.engine_pid == pid
+
+
+def test_a_conversation_with_its_calls_goes_on(client: openai.OpenAI) -> None:
+    """The client sends back what it was given, as it was given."""
+    (first,) = client.chat.completions.create(**asked("<two>")).choices
+    (call, _) = first.message.tool_calls
+    messages = [
+        {"role": "user", "content": "<two>"},
+        first.message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": "rain"},
+        {"role": "user", "content": "<one>"},
+    ]
+    (second,) = client.chat.completions.create(**asked("", messages=messages)).choices
+    assert places(second.message.tool_calls) == ["Paris"]
