@@ -35,6 +35,8 @@ ASK_ENGINE = (
     "sys.argv[2].encode(),{'Content-Type':'application/json'}),timeout=9)"
 )
 STORY = "Tell me a long story."
+ENDLESS = {"0": -100, "2": -100}
+"""The lab's model never ends by itself: these are its end tokens."""
 LONG = "word " * 1500
 FULL = "full-disk"
 HEADROOM = 16 << 20
@@ -81,6 +83,7 @@ def state() -> dict:
 def body(tokens: int, text: str = STORY) -> str:
     config = json.loads(Path(f"/etc/mlx-hosts/instances/{instance().name}.json").read_text())
     return json.dumps({"model": config["served_name"], "stream": True, "max_tokens": tokens,
+                       "logit_bias": ENDLESS,
                        "messages": [{"role": "user", "content": text}]})  # fmt: skip
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-import httpx2
 import openai
 import pytest
 
+from tests.guard.clients import openai_client
 from tests.guard.instance import Instance
 from tests.guard.models import WITH_TOOLS, make_tiny_llama
 
@@ -34,13 +34,7 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
 
 @pytest.fixture
 def client(instance: Instance) -> Iterator[openai.OpenAI]:
-    transport = httpx2.HTTPTransport(uds=str(instance.socket))
-    with openai.OpenAI(
-        base_url="http://guard/v1",
-        api_key="none",
-        max_retries=0,
-        http_client=httpx2.Client(transport=transport),
-    ) as made:
+    with openai_client(instance) as made:
         yield made
 
 

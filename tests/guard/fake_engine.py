@@ -1,0 +1,76 @@
+"""An engine that generates nothing, in mlx_lm.server's format: for what the real one rarely does.
+
+As a program it is the engine: a token every 50 ms, as many as are asked for; a prompt that ends
+with ``forget me`` gets two and then silence.  ``make_runtime`` makes a runtime whose Python starts
+it in the launcher's place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+EVERY_S = 0.05
+FORGET = "forget me"
+FACTS = {
+    "fingerprint": "fake", "batchable": True, "active_bytes": 0, "peak_bytes": 0, "cache_bytes": 0,
+    "prompt_cache_entries": 0, "prompt_cache_bytes": 0,
+}  # fmt: skip
+SHIM = """#!{python}
+import os, sys
+words = sys.argv[1:]
+if any(word.endswith("mlx_launcher.py") for word in words):
+    words = [{this!r}, words[words.index("--port") + 1]]
+os.execv({python!r}, [{python!r}, *words])
+"""
+
+
+def make_runtime(place: Path) -> Path:
+    program = place / "bin/python"
+    program.parent.mkdir(parents=True)
+    program.write_text(SHIM.format(python=sys.executable, this=__file__))
+    program.chmod(0o755)
+    return place
+
+
+def _data(value: object) -> bytes:
+    return b"data: " + (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n\n"
+
+
+async def _generate(asked: dict, writer: asyncio.StreamWriter) -> None:
+    prompt = asked.get("prompt") or asked["messages"][-1]["content"]
+    for number in range(count := asked["max_tokens"]):
+        finish = "length" if number == count - 1 else None
+        delta = {"delta": {"content": "word "}} if "messages" in asked else {"text": "word "}
+        writer.write(_data({"choices": [{"index": 0, "finish_reason": finish, **delta}]}))
+        await writer.drain()
+        if prompt.endswith(FORGET) and number == 1:
+            await asyncio.sleep(3600)
+        await asyncio.sleep(EVERY_S)
+    usage = {"prompt_tokens": 1, "completion_tokens": count}
+    writer.write(_data({"choices": [], "usage": usage}) + _data(b"[DONE]"))
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    writer.write(b"HTTP/1.0 200 OK\r\n\r\n")
+    try:
+        if head.startswith("get"):
+            writer.write(json.dumps(FACTS).encode())
+        else:
+            length = int(head.split("content-length: ")[1].split("\r\n")[0])
+            await _generate(json.loads(await reader.readexactly(length)), writer)
+    except OSError:
+        pass  # called off
+    writer.close()
+
+
+async def main(port: int) -> None:
+    server = await asyncio.start_server(_answer, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))
