@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import threading
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from guard.vitals import SAFETY
 from tests.guard.fuzz import fuzz
 from tests.guard.instance import Instance
 from tests.guard.streaming import InFlight
@@ -35,37 +35,73 @@ def restarts_under_load(place: Path, tiny: Path, times: int) -> list[float]:
     return took
 
 
-def mixed_prefills(place: Path, tiny: Path, requests: int) -> dict[str, float]:
-    """Long prompts that take several hang times, short ones between; none may be killed."""
-    floor = 0.5
-    config = {"hang_floor_s": floor, "prefill_step": 16, "compile_allowance_s": 30,
-              "context_tokens": 8192, "waiting": 64}  # fmt: skip
-    slow, wrong = [], []
-    with Instance(place, tiny, **config) as instance:
+class Prefills:
+    """Long and short prompts in turn from four clients, until enough of the long ones were slow.
 
-        def ask(seed: int) -> None:
-            chance = random.Random(seed)
-            for number in range(requests // 4):
-                length = 7600 if number % 2 else chance.randint(1, 200)
-                prompt = chance.randbytes(length // 2).hex()
-                began = time.monotonic()
-                if instance.complete(prompt or "x", max_tokens=2).status_code != 200:
-                    wrong.append(length)
-                elif length == 7600:
-                    slow.append(time.monotonic() - began)
+    A long one is made as long as it takes to last more than three times the time after which a
+    silent engine counts as hung.
+    """
 
-        threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert wrong == []
-        assert instance.state()["starts"] == 1
-        assert instance.state()["state"] == "ready"
-    slow.sort()
-    return {"requests": requests, "hang_floor_s": floor, "long": len(slow),
-            "long_p50_s": slow[len(slow) // 2], "long_min_s": slow[0], "long_max_s": slow[-1],
-            "beyond_three_floors": sum(took > 3 * floor for took in slow)}  # fmt: skip
+    FLOOR_S, STEP, CLIENTS, LONGEST = 0.5, 16, 4, 7600
+
+    def __init__(self, place: Path, tiny: Path, slow: int) -> None:
+        self.slow, self.length = slow, 3000
+        self.took: list[float] = []
+        self.short = 0
+        self.wrong: list[str] = []
+        self._lock = threading.Lock()
+        self.instance = Instance(
+            place, tiny, hang_floor_s=self.FLOOR_S, prefill_step=self.STEP, compile_allowance_s=30,
+            context_tokens=8192,
+        )  # fmt: skip
+
+    @property
+    def hang_s(self) -> float:
+        """What the guard allows while these clients are being served."""
+        (pace,) = [
+            float(line.split()[1])
+            for line in self.instance.client.get("/metrics").text.splitlines()
+            if line.startswith("mlx_guard_prefill_tokens_per_second ")
+        ]
+        return self.FLOOR_S + SAFETY * self.CLIENTS * self.STEP / pace
+
+    def run(self) -> dict[str, float]:
+        with self.instance:
+            threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(self.CLIENTS)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert self.wrong == [], self.instance.log()[-2000:]
+            assert self.instance.state()["starts"] == 1
+            assert self.instance.state()["state"] == "ready"
+            hang_s = self.hang_s
+        self.took.sort()
+        return {"slow": len(self.took), "short": self.short, "hang_s": round(hang_s, 2),
+                "prompt_tokens": self.length, "least_s": round(self.took[0], 1),
+                "median_s": round(self.took[len(self.took) // 2], 1),
+                "most_s": round(self.took[-1], 1)}  # fmt: skip
+
+    def _ask(self, seed: int) -> None:
+        chance = random.Random(seed)
+        while len(self.took) < self.slow and not self.wrong:
+            length = self.length
+            took = self._one(chance.randbytes(length // 2).hex())
+            with self._lock:
+                if took > 3 * (hang_s := self.hang_s):
+                    self.took.append(took)
+                    self.length = length if took < 6 * hang_s else int(length * 0.9)
+                else:
+                    self.length = min(self.LONGEST, int(length * 1.2))
+            self._one(chance.randbytes(chance.randint(1, 100)).hex())
+            self.short += 1
+
+    def _one(self, prompt: str) -> float:
+        began = time.monotonic()
+        answer = self.instance.complete(prompt, max_tokens=2)
+        if answer.status_code != 200:
+            self.wrong.append(answer.text)
+        return time.monotonic() - began
 
 
 def test_a_little_fuzzing(tmp_path: Path, seed: int) -> None:
@@ -98,12 +134,12 @@ def test_twenty_restarts_under_eight_streams(tmp_path: Path, tiny: Path) -> None
 
 def test_some_long_prefills_are_no_hangs(tmp_path: Path, tiny: Path) -> None:
     """Long and short ones mixed; the engine is never restarted."""
-    print(mixed_prefills(tmp_path, tiny, int(os.environ.get("GUARD_PREFILLS", "24"))))
+    print(Prefills(tmp_path, tiny, 8).run())
 
 
 @pytest.mark.soak
 def test_a_thousand_long_prefills_are_no_hangs(tmp_path: Path, tiny: Path) -> None:
     """Each long one takes three times the hang time and more."""
-    told = mixed_prefills(tmp_path, tiny, 2000)
+    told = Prefills(tmp_path, tiny, 1000).run()
     print(told)
-    assert told["beyond_three_floors"] >= 1000
+    assert told["slow"] >= 1000

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.util
 import inspect
 import json
+import pickle
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mlx_lm import server
 from mlx_lm.models.cache import KVCache, LRUPromptCache
+from mlx_lm.utils import load_tokenizer
+from transformers.utils import chat_template_utils
+
+from tests.guard.models import make_tiny_llama
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "guard/engines/mlx_launcher.py"
@@ -180,3 +189,48 @@ def test_the_world_size_is_asserted(tiny: Path, world: int) -> None:
     ended = subprocess.run(words, timeout=60, capture_output=True, text=True, check=False)
     assert ended.returncode != 0
     assert "the group has 1 ranks, 2 are declared" in ended.stderr
+
+
+DAYS = (0.0, 86_400.0)  # the first two of 1970
+DATED = "{{ strftime_now('%d %B %Y') }}"
+
+
+@pytest.fixture
+def as_a_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[type, float], str]:
+    """What a rank renders of a request that came at some time: its template asks for the date."""
+    monkeypatch.setattr(chat_template_utils, "datetime", dt.datetime)  # restored at the end
+    tokenizer = load_tokenizer(make_tiny_llama(tmp_path / "dated", template=DATED))
+
+    def render(generator: type, clock: float) -> str:
+        rank: Any = generator.__new__(generator)
+        arguments = SimpleNamespace(chat_template_args={})
+        rank.model_provider = SimpleNamespace(processor=None, cli_args=arguments)
+        request = server.CompletionRequest("chat", "", [{"role": "user", "content": "x"}], None, {})
+        vars(request)["clock"] = clock
+        travelled = pickle.loads(pickle.dumps(request))  # as it goes to the other ranks
+        asked = SimpleNamespace(chat_template_kwargs=None)
+        return str(tokenizer.decode(rank._tokenize(tokenizer, travelled, asked)[0]))  # noqa: SLF001
+
+    return render
+
+
+def test_a_rank_still_looks_at_its_own_clock_upstream(
+    as_a_rank: Callable[[type, float], str],
+) -> None:
+    """Needed: the date is that of the rendering, whenever the request came."""
+    assert "1970" not in as_a_rank(server.ResponseGenerator, DAYS[0])
+
+
+def test_every_rank_looks_at_the_requests_clock(as_a_rank: Callable[[type, float], str]) -> None:
+    """In effect: two ranks on both sides of midnight render the same prompt."""
+    rendered = [as_a_rank(launcher.OneClock, clock) for clock in DAYS]
+    assert rendered == ["01 January 1970", "02 January 1970"]
+
+
+def test_a_chat_carries_the_time_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In effect: set where the request is read, on rank 0 only."""
+    request = server.CompletionRequest("chat", "", [], None, {})
+    monkeypatch.setattr(server.APIHandler, "handle_chat_completions", lambda _: request)
+    before = time.time()
+    handler = launcher.Handler.__new__(launcher.Handler)
+    assert before <= vars(handler.handle_chat_completions())["clock"] <= time.time()
