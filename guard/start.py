@@ -111,25 +111,35 @@ async def _while_it_moves(parts: Parts, warming: asyncio.Task[None]) -> None:
 
 async def _warm(parts: Parts) -> None:
     """The first token, the facts, and the pace of a prefill; raises Failed."""
-    while True:
-        with suppress(EngineBroke):
-            if not await parts.engine.alive():
-                raise Failed("the engine's generation thread died while starting")
-            await _one_token(parts, "1")
-            break
-        await asyncio.sleep(0.2)
-    parts.state.move("warming")
-    facts = await parts.engine.facts()
-    if parts.link is not None and not facts["batchable"]:
-        raise Failed("this model is not served in batches, which a rank group must be")
-    parts.desk.fingerprint = str(facts["fingerprint"])
-    parts.metrics.identify(parts.config, facts)
+    # The tokenizer loads beside the engine: its imports alone take seconds.
+    patience_s = parts.config.start_timeout_s
+    counting = asyncio.create_task(parts.tokenizer.facts(patience_s=patience_s))
     try:
-        parts.desk.facts = await parts.tokenizer.facts(patience_s=parts.config.start_timeout_s)
+        while True:
+            with suppress(EngineBroke):
+                if not await parts.engine.alive():
+                    raise Failed("the engine's generation thread died while starting")
+                await _one_token(parts, "1")
+                break
+            await asyncio.sleep(0.2)
+        parts.state.move("warming")
+        facts = await parts.engine.facts()
+        if parts.link is not None and not facts["batchable"]:
+            raise Failed("this model is not served in batches, which a rank group must be")
+        parts.desk.fingerprint = str(facts["fingerprint"])
+        parts.metrics.identify(parts.config, facts)
+        parts.desk.facts = await counting
     except Refusal as refusal:
         raise Failed(f"the tokenizer does not start: {refusal}") from None
+    finally:
+        counting.cancel()
     # OpenAI's default temperature takes a sampler of its own, which is compiled here.
     await _one_token(parts, "4", temperature=1.0)
+    await _measure_pace(parts)
+    await probe(parts)  # so that the first one that matters compiles nothing any more
+
+
+async def _measure_pace(parts: Parts) -> None:
     for tokens in PACE_TOKENS:
         length = min(tokens, parts.config.context_tokens // 2)
         # Twice: the first one compiles kernels.
@@ -141,7 +151,6 @@ async def _warm(parts: Parts) -> None:
         if took_s > PACE_S:
             break
     parts.metrics.pace.set(parts.vitals.pace)
-    await probe(parts)  # so that the first one that matters compiles nothing any more
 
 
 async def _one_token(parts: Parts, prompt: str, *, temperature: float = 0.0) -> None:
