@@ -507,10 +507,11 @@ def walk(top, follow):
     The status of a link is that of the file it leads to where ``follow`` is set, else None.
     """
     pending = [top]
+    start = len(os.path.join(top, ""))
     while pending:
         with os.scandir(pending.pop()) as entries:
             for entry in entries:
-                name = os.path.relpath(entry.path, top)
+                name = entry.path[start:]  # relpath() would take as long as all the rest
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(entry.path)
                 elif entry.is_symlink():
