@@ -48,7 +48,7 @@ def attempts(
     place = "/run/systemd/system/confined.service"
     host.root_run(f"cat > {place}", input="\n".join([*service, ""]))
     ended = host.root_run("systemctl daemon-reload; systemctl start confined", check=False)
-    log = host.root_run("journalctl -u confined -o cat --no-pager").stdout
+    log = host.root_run("journalctl --sync; journalctl -u confined -o cat --no-pager").stdout
     found = [line for line in log.splitlines() if line.startswith("{")]
     assert found, f"{ended}\n{log}"
     assert ended.returncode == 0, f"{ended}\n{log}"

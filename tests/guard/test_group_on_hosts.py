@@ -8,6 +8,7 @@ import socket
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,8 @@ TABLE = fault_table.Table(
     "guard-group-faults.md",
     (
         *(
-            LOST.format(whom=whom, rank=rank, number=number)
-            for whom in ("engine", "guard")
-            for number in ("KILL", "STOP")
-            for rank in (0, 1)
+            LOST.format(whom=whom, number=number, rank=rank)
+            for whom, number, rank in product(("engine", "guard"), ("KILL", "STOP"), (0, 1))
         ),
         *(CUT.format(rank=rank) for rank in (0, 1)),
         *(FIRST.format(rank=rank) for rank in (0, 1)),
@@ -183,14 +182,15 @@ def recorded(fault: str, runs: list[dict[str, Any]]) -> None:
         TABLE.write(fault, runs)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+SHORT = {("engine", "KILL", 1), ("engine", "STOP", 0)}
+"""What the short form tries; test_group.py tries them all on one host."""
+
+
 @pytest.mark.parametrize(
-    ("whom", "number"),
+    ("whom", "number", "rank"),
     [
-        ("engine", "KILL"),
-        ("engine", "STOP"),
-        pytest.param("guard", "KILL", marks=pytest.mark.soak),
-        pytest.param("guard", "STOP", marks=pytest.mark.soak),
+        pytest.param(*each, marks=() if each in SHORT else pytest.mark.soak)
+        for each in product(("engine", "guard"), ("KILL", "STOP"), (0, 1))
     ],
 )
 def test_a_lost_rank_brings_both_back(
