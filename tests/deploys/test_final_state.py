@@ -1,7 +1,7 @@
 """The tests of the final state fail on every break: `tests/host` against the shared breaks.
 
-In CI one break of each kind of resource and a sample that rotates by the printed `--seed`; `make soak`
-makes all of them and writes the table in docs/host-tests.md.
+In CI one break of each kind of resource and a sample that rotates by the printed `--seed`; `make
+soak` makes all of them and writes the table in docs/host-tests.md.
 """
 
 from __future__ import annotations
