@@ -24,10 +24,17 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+from facts.probe import parse, question
 from lab import Lab
 from lab.host import Host
 from lab.models import MODELS
 from lab.proxy import slow_link
+from manifest.difference import diff
 from manifest.resources import Directory, File, Package, Runtime, Unit, User, Weights
 from manifest.stamp import loads
 from tests.deploying import environment_of
@@ -46,12 +53,14 @@ def main() -> None:
     parser.add_argument("--ansible", type=Path, help="the folder of ansible-playbook")
     parser.add_argument("--hosts", type=int, nargs="*", default=[1, 5])
     parser.add_argument("--entries", type=int, nargs="*", default=[], help="more than there are")
+    parser.add_argument("--files", type=int, nargs="*", default=[], help="looked at on one host")
     parser.add_argument("--far", type=float, nargs="*", default=[], help="round trips, in ms")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--catalogue", type=int, default=0, help="so many changes made by hand")
     parser.add_argument("--layers", type=Path, help="JSON list of a converged host's layers")
     parser.add_argument("--lab", type=Path, help="state of a lab that is up, instead of a new one")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path, help="of the growth with entries and files")
     given = parser.parse_args()
     with ExitStack() as stack:
         lab = Lab.found(given.lab) if given.lab else stack.enter_context(Lab())
@@ -83,15 +92,10 @@ class Bench:
                 self.measure(f"{number} hosts", self.entries(hosts[:number]), everything=True)
             for number in self.given.entries:
                 self.measure(f"{number} entries", self.entries(hosts, number), everything=False)
+            for number in self.given.files:
+                self.look_at(hosts[0], number)
             for milliseconds in self.given.far:
-                with ExitStack() as stack:
-                    entries = self.entries(hosts[: self.given.hosts[-1]])
-                    for one in entries.values():
-                        link = slow_link(one["ssh_hostname"], 22, round_trip_ms=milliseconds)
-                        one["ssh_hostname"], one["ssh_port"] = stack.enter_context(link)
-                        one["ssh_strict_host_key_checking"] = "no"  # the key is another address's
-                    name = f"{len(entries)} hosts, {milliseconds:g} ms away"
-                    self.measure(name, entries, everything=True)
+                self.from_afar(hosts[: self.given.hosts[-1]], milliseconds)
         finally:
             for host in hosts:
                 host.destroy()
@@ -102,6 +106,8 @@ class Bench:
         print(text)
         if self.given.out:
             self.given.out.write_text(text + "\n")
+        if self.given.plot:
+            plot(self.result, self.given.plot)
 
     def layers(self) -> list[Path]:
         if self.given.layers:
@@ -239,6 +245,40 @@ class Bench:
         )  # fmt: skip
         return time.monotonic() - began, done
 
+    def from_afar(self, hosts: list[Host], milliseconds: float) -> None:
+        """Measure behind links on which a round trip takes so long."""
+        entries = self.entries(hosts)
+        with ExitStack() as stack:
+            for one in entries.values():
+                link = slow_link(one["ssh_hostname"], 22, round_trip_ms=milliseconds)
+                one["ssh_hostname"], one["ssh_port"] = stack.enter_context(link)
+                one["ssh_strict_host_key_checking"] = "no"  # the key is another address's
+            self.measure(
+                f"{len(entries)} hosts, {milliseconds:g} ms away", entries, everything=True
+            )
+
+    def look_at(self, host: Host, number: int) -> None:
+        """Time a look at so many files of a host's own, and the difference that is made of it."""
+        listed = host.root_run("find /usr/lib /usr/share -type f -size -64k | sort").stdout
+        paths = listed.splitlines()[:number]
+        assert len(paths) == number
+        program = question([File(path=path) for path in paths])
+        manifest = parse(host.root_run("python3 -I -", input=program).stdout).manifest
+        assert len(manifest) == number
+        looks: list[float] = []
+        compared: list[float] = []
+        for _ in range(self.given.runs):
+            began = time.monotonic()
+            host.root_run("python3 -I -", input=program)
+            looks.append(time.monotonic() - began)
+            began = time.monotonic()
+            assert not diff(manifest, manifest)
+            compared.append(time.monotonic() - began)
+        self.result.setdefault("files", {})[str(number)] = {
+            "look": round(statistics.median(looks), 3),
+            "difference": round(statistics.median(compared), 4),
+        }
+
     # What each finds
 
     def catalogue(self, layers: list[Path]) -> None:
@@ -267,6 +307,28 @@ class Bench:
                 host.destroy()
         self.result["finds"] = found
         self.result["found"] = {tool: sum(each.values()) for tool, each in found.items()}
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw how the time grows with the entries of an inventory, and with a host's files."""
+    figure, (by_host, by_file) = plt.subplots(1, 2, figsize=(9, 3.4))
+    rows = {int(name.split()[0]): name for name in result["seconds"] if name.endswith(" entries")}
+    for tool, colour in (("connecting alone", "tab:gray"), ("drift.py", "tab:blue")):
+        for measure, style in (("seconds", "-"), ("processor seconds", ":")):
+            taken = [result[measure][name][tool] for name in rows.values()]
+            by_host.plot(list(rows), taken, style, color=colour, label=f"{tool}, {measure}")
+    by_host.set(xlabel="inventory entries", ylabel="seconds")
+    files = {int(number): taken for number, taken in result.get("files", {}).items()}
+    for part, colour in (("look", "tab:blue"), ("difference", "tab:orange")):
+        taken = [one[part] for one in files.values()]
+        by_file.plot(list(files), taken, color=colour, label=part)
+    by_file.set(xlabel="files of one host", ylabel="seconds")
+    for axes in (by_host, by_file):
+        axes.set(xlim=0, ylim=0)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
 
 
 def _processor_time() -> float:
