@@ -41,9 +41,9 @@ async def drain(parts: Parts) -> None:
 async def fail(parts: Parts, reason: str) -> None:
     print(f"guard: {reason}", file=sys.stderr, flush=True)
     parts.state.move("failed", reason)
+    _abort_all(parts, reason)  # before their streams break, which would say less
     if parts.process is not None:
         await parts.process.kill()
-    _abort_all(parts, reason)
     await _farewell(parts)
 
 

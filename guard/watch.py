@@ -14,6 +14,7 @@ from guard.vitals import Hung, Stream
 
 HEALTH_S = 1.0  # between two questions whether its generation thread lives
 HEALTH_PATIENCE_S = 10.0  # it answered in 4 ms during the longest prefill
+EXIT_S = 0.2  # a connection breaks a moment before its process is known to be dead
 STOPPED_S = 2.0  # a process stopped by a signal for this long is no debugger's visit
 
 
@@ -22,6 +23,7 @@ async def watch(parts: Parts) -> None:
     if parts.follower:
         await _watch_as_follower(parts)
         return
+    assert parts.process is not None  # noqa: S101 - started
     probing: asyncio.Task[None] | None = None
     pulse = Pulse(parts.engine.alive, every_s=HEALTH_S, patience_s=HEALTH_PATIENCE_S)
     idle_since = time.monotonic()
@@ -31,6 +33,8 @@ async def watch(parts: Parts) -> None:
             now = time.monotonic()
             judge_process(parts, now)
             if wrong := pulse.feel(now, at_once=at_once):
+                await asyncio.wait({parts.process.exited}, timeout=EXIT_S)
+                judge_process(parts, now)  # whose word says more, if it is dead
                 raise Failed(wrong)
             judge_streams(parts, now)
             if parts.desk.orders:

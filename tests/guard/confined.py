@@ -20,6 +20,7 @@ from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 IPC_KEY = 0x6D6C78
+RAISED_NOFILE = 10_000
 FORBIDDEN = {
     errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENETUNREACH, errno.EAFNOSUPPORT,
 }  # fmt: skip
@@ -197,7 +198,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "DevicePolicy: mknod": lambda: os.mknod(own("node"), 0o20666, os.makedev(1, 1)),
     "UMask": others_may_read,
     "LimitCORE": raises_limit(resource.RLIMIT_CORE, 1 << 30),
-    "LimitNOFILE": raises_limit(resource.RLIMIT_NOFILE, 10_000),
+    "LimitNOFILE": raises_limit(resource.RLIMIT_NOFILE, RAISED_NOFILE),
 }
 
 

@@ -36,23 +36,25 @@ def restarts_under_load(place: Path, tiny: Path, times: int) -> list[float]:
 
 
 class Prefills:
-    """Long and short prompts in turn from four clients, until enough of the long ones were slow.
+    """Long and short prompts in turn from 64 clients, until enough of the long ones were slow.
 
     A long one is made as long as it takes to last more than three times the time after which a
-    silent engine counts as hung.
+    silent engine counts as hung.  That time is short, but not so short that a busy machine may
+    leave the engine without a processor for it.
     """
 
-    FLOOR_S, STEP, CLIENTS, LONGEST = 0.5, 16, 4, 7600
+    FLOOR_S, STEP, CLIENTS, LONGEST = 2.0, 16, 64, 7600
 
     def __init__(self, place: Path, tiny: Path, slow: int) -> None:
-        self.slow, self.length = slow, 3000
+        self.slow, self.length = slow, 600
         self.took: list[float] = []
         self.short = 0
         self.wrong: list[str] = []
         self._lock = threading.Lock()
         self.instance = Instance(
             place, tiny, hang_floor_s=self.FLOOR_S, prefill_step=self.STEP, compile_allowance_s=30,
-            context_tokens=8192,
+            context_tokens=8192, concurrency=self.CLIENTS, prompt_concurrency=self.CLIENTS,
+            decode_concurrency=self.CLIENTS,
         )  # fmt: skip
 
     @property
@@ -134,7 +136,7 @@ def test_twenty_restarts_under_eight_streams(tmp_path: Path, tiny: Path) -> None
 
 def test_some_long_prefills_are_no_hangs(tmp_path: Path, tiny: Path) -> None:
     """Long and short ones mixed; the engine is never restarted."""
-    print(Prefills(tmp_path, tiny, 8).run())
+    print(Prefills(tmp_path, tiny, 64).run())
 
 
 @pytest.mark.soak

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from lab import Host, Lab
 from tests.guard import sandbox
+from tests.guard.confined import RAISED_NOFILE
 
 pytestmark = pytest.mark.lab
 
@@ -60,7 +62,9 @@ def test_each_setting_of_the_sandbox_holds(tried: Host, listener: str) -> None:
     assert sandbox.through(told) == set()
     bare = sandbox.attempts(tried, sandbox.BARE, listener=listener)
     failed = {name: how for name, how in bare.items() if name not in sandbox.through(bare)}
-    assert set(failed) == BELOW, failed
+    # mlx_lm, imported here by a test of the launcher, lowers the limit of all that is started here.
+    low = resource.getrlimit(resource.RLIMIT_NOFILE)[1] < RAISED_NOFILE
+    assert set(failed) == BELOW | ({"LimitNOFILE"} if low else set()), failed
 
 
 def test_no_address_is_reached_where_there_is_a_network(tried: Host, listener: str) -> None:
