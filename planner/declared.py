@@ -83,6 +83,24 @@ class Gpu(Declared):
     compute_capability: Annotated[str, StringConstraints(pattern=r"^\d+\.\d$")]
 
 
+class Measured(Declared):
+    """What a host of this kind was seen to take, instead of what the planner assumes of a device.
+
+    Each is a field of ``planner.demand.Device``, which has its source.
+    """
+
+    process_bytes: int | None = Field(default=None, ge=0)  # of one process, outside of MLX's count
+    group_bytes: int | None = Field(default=None, ge=0)  # of one rank of a group, on top
+    lag: int | None = Field(default=None, gt=0)  # kernels by which a GPU may be behind
+    commit_bytes: int | None = Field(default=None, gt=0)  # read by a command buffer, then closed
+    commits: int | None = Field(default=None, gt=0)  # command buffers outstanding
+
+    @classmethod
+    def _contradictions(cls, data: dict[str, Any]) -> Iterator[str]:
+        if not data:
+            yield "give at least one figure, or leave it out"
+
+
 class Secret(Declared):
     """Where the controller finds a secret: a file's path or an environment variable's name."""
 
@@ -123,7 +141,7 @@ class Model(Declared):
     concurrency: int = Field(default=4, gt=0)  # requests generated for at once
     replicas: int | Literal["fill"] = Field(default=1)
     gpus: tuple[int, ...] | None = None  # pinned by hand; indices in PCI order
-    hosts_spanned: int = Field(default=1, ge=1)  # >1: tensor parallel over that many hosts allowed
+    hosts_spanned: int = Field(default=1, ge=1)  # more than one is refused: there is no deploy yet
 
     @classmethod
     def _completed(cls, data: dict[str, Any]) -> dict[str, Any]:
@@ -141,6 +159,12 @@ class Model(Declared):
             yield "a `repo` needs a `revision`: the commit's 40 hexadecimal digits"
         elif repo is None and revision is not None:
             yield "a `revision` belongs to a `repo`, not to a `path`"
+        spanned = data.get("hosts_spanned", 1)
+        if isinstance(spanned, int) and spanned > 1:
+            yield (
+                "hosts_spanned: the ranks of an instance are deployed on one host only; "
+                "leave it out, and give that host more GPUs or take fewer bits a weight"
+            )
         slug = data.get("slug", "")
         if isinstance(slug, str) and "name" in data and not SLUG.fullmatch(slug):
             yield f"slug: expected `[a-z0-9-]`, got {slug!r}; set `slug`"
@@ -172,6 +196,7 @@ class Host(Declared):
     site: Site = Site()
     mounts: tuple[AbsolutePath, ...] = ()  # must be mounted, or nothing starts or downloads
     shared_gpus: dict[int, int] = Field(default_factory=dict)  # GPU index: bytes others may hold
+    measured: Measured | None = None  # what its devices were seen to take; None: assumed
     tolerated: tuple[Tolerated, ...] = ()  # what drift is not to report
     models_lock: str = "inventories/models.lock"  # on the controller; what is known of each model
 

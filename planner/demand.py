@@ -8,7 +8,9 @@ since the launcher evaluates an entry when it is kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from planner.record import Record
 from planner.traced import Kind, Rank, Traced
@@ -42,11 +44,21 @@ class Device(Record):
     usable_share: float
     process_bytes: int  # of one process, outside of MLX's count
     group_bytes: int  # of one rank of a group, on top
-    lag: int  # dispatches by which the device may be behind when MLX hands out buffers
+    # By which the device may be behind when MLX hands out buffers: a CPU's dispatches, one for each
+    # operation and one for each kernel; a GPU's kernels.
+    lag: int
     commit_bytes: int = 0  # read by one command buffer before it is closed; 0: no such limit
     commits: int = 0  # command buffers that may be outstanding
     least_lag: int = 0  # whatever is read: operations differ, and the average may mislead
-    assumed: tuple[str, ...] = ()
+    assumed: Mapping[str, str] = field(default_factory=dict)  # by field, where nobody measured
+
+    def measured(self, figures: Mapping[str, int]) -> Device:
+        """The same with ``figures``, by field, of a measurement."""
+        left = {name: words for name, words in self.assumed.items() if name not in figures}
+        changed: dict[str, Any] = {**figures, "assumed": left}
+        if "lag" in figures:
+            changed["least_lag"] = min(self.least_lag, figures["lag"])
+        return replace(self, **changed)
 
 
 # Tasks of 10 dispatches, of which 10 may be outstanding and one is being filled
@@ -57,9 +69,9 @@ CPU = Device(
     process_bytes=GIB // 2,
     group_bytes=GIB // 16,
     lag=110,
-    assumed=("a tenth of a CPU host's memory is left to everything else",),
+    assumed={"usable_share": "a tenth of a CPU host's memory is left to everything else"},
 )
-# Command buffers of 100 operations or 1000 MB read, of which 10 may be outstanding
+# Command buffers of 100 kernels or 1000 MB read, of which 10 may be outstanding and one is filled
 # (mlx/backend/cuda/device.cpp, max_ops_per_graph and max_mb_per_graph of sm_90, sm_100, sm_120).
 CUDA = Device(
     name="cuda",
@@ -68,15 +80,17 @@ CUDA = Device(
     # Not measured here: exo reserves 2 GB for the same (github.com/exo-explore/exo, pull 2300).
     process_bytes=2 * GIB,
     group_bytes=GIB // 2,
-    lag=2200,
+    lag=1100,
     commit_bytes=1000 * 2**20,
     commits=11,
     # 20 operations, the smallest limit of any card, in each of the 11.
-    least_lag=440,
-    assumed=(
-        "2 GiB for a CUDA process (context, cuBLASLt, cuDNN, graphs): exo's reserve",
-        "0.5 GiB for NCCL's buffers in each rank",
-    ),
+    least_lag=220,
+    assumed={
+        "process_bytes": (
+            "2 GiB for a CUDA process (context, cuBLASLt, cuDNN, graphs): exo's reserve"
+        ),
+        "group_bytes": "0.5 GiB for NCCL's buffers in each rank",
+    },
 )
 
 
@@ -123,14 +137,29 @@ def sequence_bytes(rank: Rank, tokens: int, step: int) -> int:
     )
 
 
-def entry_bytes(rank: Rank, tokens: int, step: int) -> int:
-    """One finished sequence kept for reuse: what it holds, without room to grow."""
+def viewed_bytes(rank: Rank, tokens: int, *, arrays_only: bool = False) -> int:
+    """What caches keep alive by views of one sequence's ``tokens`` in a pass, over what they hold.
+
+    Of array caches after every pass; of the others after the first of a prompt.
+    """
+    return tokens * sum(
+        kind.count * max(kind.viewed_bytes, kind.viewed_uneven_bytes)
+        for kind in rank.kinds
+        if kind.kind == "arrays" or not arrays_only
+    )
+
+
+def entry_bytes(rank: Rank, tokens: int, step: int, *, batch: int = 1) -> int:
+    """One finished sequence kept for reuse: what it holds, without room to grow.
+
+    What an array cache gives out of a ``batch`` is a slice, which keeps the batch's array alive.
+    """
     total = 0
     for kind in rank.kinds:
         kept = tokens
         if kind.kind in {"rotating", "chunked"}:
             kept = min(tokens, kind.window + step - 1)
-        total += kind.count * (kind.token_bytes * kept + kind.fixed_bytes)
+        total += kind.count * (kind.token_bytes * kept + kind.fixed_bytes * batch)
     return total
 
 
@@ -146,14 +175,20 @@ def need(
 ) -> Need:
     """The worst that one of ``ranks`` processes can come to hold at ``context`` tokens."""
     sequences = settings.sequences if traced.batchable else 1
+    prompts = settings.prompt_concurrency if traced.batchable else 1
+    step = min(settings.prefill_step, context)
     one = sequence_bytes(rank, context, settings.prefill_step)
-    entry = entry_bytes(rank, context, settings.prefill_step)
+    entry = entry_bytes(rank, context, settings.prefill_step, batch=sequences)
+    # While a pass makes new views, those of the pass before it are there too.
+    before = prompts * viewed_bytes(rank, step, arrays_only=True)
+    passes = work(traced, settings, context, device, fused=fused)
     return Need(
         weights=rank.weights,
         # With the scores of this step and of the next, and the tokens.
-        kv=(one + 2 * traced.logits_row_bytes + 4 * context) * sequences,
+        kv=(one + 2 * traced.logits_row_bytes + 4 * context) * sequences
+        + prompts * viewed_bytes(rank, step),
         prompt_cache=entry * settings.prompt_cache_entries,
-        work=max(0, traced.loading, *work(traced, settings, context, device, fused=fused).values()),
+        work=max(0, traced.loading, before + max(passes.values(), default=0)),
         process=device.process_bytes + (device.group_bytes if ranks > 1 else 0),
     )
 

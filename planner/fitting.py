@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from planner.declared import Model
+from planner.declared import Host, Model
 from planner.demand import CPU, CUDA, Device, Need, Settings, ladder, need
 from planner.plan import Space
 from planner.record import Record
@@ -35,6 +35,15 @@ class Devices(Record):
 
     def of(self, space: Space) -> Device:
         return self.cpu if space.gpu is None else self.cuda
+
+    def on(self, host: Host) -> Devices:
+        """Those of ``host``, with what was measured there."""
+        if host.measured is None:
+            return self
+        figures = host.measured.model_dump(exclude_none=True)
+        if host.flavour == "cpu":
+            return replace(self, cpu=self.cpu.measured(figures))
+        return replace(self, cuda=self.cuda.measured(figures))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

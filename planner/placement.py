@@ -36,7 +36,8 @@ def place(
 
     ``mlx_lm`` is the version that the hosts get (None: the one installed here, to which the
     runtimes are locked). A host whose devices are neither declared nor in ``detected`` is
-    undecided. ``devices`` are the figures that only a device can give, where measured.
+    undecided. ``devices`` are the figures that only a device can give, where no host's own
+    ``measured`` says otherwise.
     """
     devices = devices or Devices()
     spaces: list[Space] = []
@@ -44,12 +45,13 @@ def place(
     refusals: list[Refusal] = []
     undecided: list[str] = []
     for host in hosts:
-        own = _spaces(host, (detected or {}).get(host.name), devices)
+        figures = devices.on(host)
+        own = _spaces(host, (detected or {}).get(host.name), figures)
         if own is None:
             undecided.append(host.name)
             continue
         traces = {model.slug: lock.traced(model, mlx_lm=mlx_lm) for model in host.models}
-        placed, refused = _Host(host, own, traces, devices).plan()
+        placed, refused = _Host(host, own, traces, figures).plan()
         spaces += own
         placements += placed
         refusals += refused

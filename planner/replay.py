@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from planner.demand import Settings
 from planner.record import Record
@@ -29,13 +29,22 @@ class Lengths:
     room: int | None = None  # None: empty
     index: int = 0
     offset: int = 0  # of a rotating cache: tokens ever seen
+    viewed: int = 0  # bytes of one sequence that it keeps alive by a view
 
     @property
     def size(self) -> int:
-        return (self.room or 0) * self.kind.token_bytes * len(self.padding)
+        return (self.room or 0) * self.kind.token_bytes * len(self.padding) + self.beyond
 
-    def update(self, tokens: int) -> None:
+    @property
+    def beyond(self) -> int:
+        """Of its bytes, those that go when it is copied."""
+        return self.viewed * len(self.padding)
+
+    def update(self, tokens: int, *, uneven: bool = False) -> None:
         """``update_and_fetch``."""
+        of_arrays = uneven and self.kind.kind == "arrays"
+        rate = self.kind.viewed_uneven_bytes if of_arrays else self.kind.viewed_bytes
+        self.viewed = tokens * rate if self._views(tokens) else 0
         if self.kind.kind == "rotating":
             self._rotate(tokens)
             return
@@ -44,6 +53,14 @@ class Lengths:
             held = self.room or 0
             self.room = (self.index if self.index % STEP else held) + grown
         self.index += tokens
+
+    def _views(self, tokens: int) -> bool:
+        """Whether what comes is kept as it is, and not copied into the cache."""
+        if self.kind.kind == "arrays":
+            return True
+        if self.room is not None:
+            return False
+        return tokens > 1 if self.kind.kind == "rotating" else tokens % STEP == 0
 
     def _rotate(self, tokens: int) -> None:
         window = self.kind.window
@@ -62,8 +79,11 @@ class Lengths:
 
     def finalize(self, padding: Sequence[int]) -> None:
         self.padding = [a + b for a, b in zip(self.padding, padding, strict=True)]
+        if self.kind.kind != "arrays":
+            self.viewed = 0
 
     def extend(self, other: Lengths) -> None:
+        self.viewed = 0
         index = max(self.index, other.index)
         self.padding = [p + index - self.index for p in self.padding] + [
             p + index - other.index for p in other.padding
@@ -75,6 +95,7 @@ class Lengths:
 
     def keep(self, which: Sequence[int]) -> None:
         """``filter``."""
+        self.viewed = 0
         self.padding = [self.padding[at] for at in which]
         least = min(self.padding, default=0)
         if least > 0 and self.kind.kind != "rotating":
@@ -99,9 +120,23 @@ class Batch:
         return fixed + sum(it.size * it.kind.count for it in self.lengths)
 
     @property
+    def beyond(self) -> int:
+        """Of its bytes, those that go when caches are copied."""
+        return sum(it.beyond * it.kind.count for it in self.lengths)
+
+    @property
     def tokens(self) -> int:
-        """Tokens of the longest."""
-        return max((it.offset if it.kind.window else it.index for it in self.lengths), default=0)
+        """Tokens of the longest, in caches that keep them all."""
+        kept = [it.index for it in self.lengths if not it.kind.window]
+        return max(kept, default=self.longest)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest in any cache, those of a window included."""
+        return max(
+            (min(it.offset, it.room or 0) if it.kind.window else it.index for it in self.lengths),
+            default=0,
+        )
 
     def add(self, requests: Sequence[Request]) -> None:
         """Join sequences that have no cache yet."""
@@ -138,14 +173,16 @@ class Batch:
             it.keep(which)
 
     def prompt(self, tokens: Sequence[int]) -> None:
-        """``PromptProcessingBatch.prompt``: so many tokens of each."""
-        longest = max(tokens)
+        """``PromptProcessingBatch.prompt``, its first half: so many tokens of each, padded."""
         for it in self.lengths:
-            it.update(longest)
-            if min(tokens) < longest:
-                it.finalize([longest - n for n in tokens])
+            it.update(max(tokens), uneven=min(tokens) < max(tokens))
         for request, n in zip(self.requests, tokens, strict=True):
             request.done += n
+
+    def finalize(self, tokens: Sequence[int]) -> None:
+        """Its second half, where prompts are uneven: the padding goes to the left."""
+        for it in self.lengths:
+            it.finalize([max(tokens) - n for n in tokens])
 
     def step(self) -> None:
         for it in self.lengths:
@@ -247,22 +284,36 @@ class _Server:
     def _most(self) -> int:
         return max(self.settings.decode_concurrency, self.settings.prompt_concurrency)
 
-    def _note(self, name: str = "", batch: int = 0, step: int = 1, tokens: int = 0) -> None:
-        """An evaluation: what it needs comes on top of what is held after it."""
-        over = self.traced.over(name, self.lag, batch=batch, step=step, tokens=tokens)
-        self.peak = max(self.peak, self.held + over)
+    def _note(self, name: str = "", of: Batch | None = None, step: int = 1, more: int = 0) -> None:
+        """An evaluation: what it needs comes on top of what is held after it.
+
+        ``more`` are bytes that were held before it and no longer after it.
+        """
+        over = 0
+        if of is not None:
+            over = self.traced.over(
+                name,
+                self.lag,
+                batch=len(of.requests),
+                step=step,
+                tokens=of.tokens,
+                longest=of.longest,
+            )
+        self.peak = max(self.peak, self.held + over + more)
 
     def _generate(self) -> None:
         answers = self.answers
         answers.step()
-        self._note("join" if self.joined else "step", len(answers.requests), tokens=answers.tokens)
+        self._note("join" if self.joined else "step", answers)
         self.joined = False
         for request in answers.requests:
             request.answered += 1
         ends = [at for at, r in enumerate(answers.requests) if r.answered >= r.answer]
         for at in ends:
             # Evaluated when it is kept, while the batch that it leaves is still whole.
-            self.kept.append(entry(self.rank, answers.requests[at].done))
+            self.kept.append(
+                entry(self.rank, answers.requests[at].done, batch=len(answers.requests))
+            )
             self._note()
             while len(self.kept) > self.settings.prompt_cache_entries:
                 self.kept.popleft()
@@ -284,29 +335,35 @@ class _Server:
         ready = [at for at, r in enumerate(self.prompts.requests) if r.done == r.prompt - 1]
         if not ready:
             return
+        more = self.prompts.beyond
         moved = self.prompts.split(ready)
         moved.step()
-        batch, tokens = len(moved.requests), moved.tokens
+        alone = replace(moved, lengths=[replace(it) for it in moved.lengths])
         self.answers.extend(moved)
         self.widest = max(self.widest, len(self.answers.requests))
-        self._note("join", batch, tokens=tokens)
+        self._note("join", alone, more=more)
         self.joined = True
 
     def _prompt(self) -> None:
         requests = self.prompts.requests
         chunk = [min(self.settings.prefill_step, r.prompt - 1 - r.done) for r in requests]
+        before = self.prompts.beyond
         self.prompts.prompt(chunk)
-        batch, tokens = len(requests), self.prompts.tokens
-        self._note("prefill", batch, max(chunk), tokens)
+        self._note("prefill", self.prompts, max(chunk), more=before)
         if min(chunk) < max(chunk):
-            self._note("uneven", batch, max(chunk), tokens)
-            self._note("roll", batch, tokens=tokens)
+            self._note("uneven", self.prompts, max(chunk), more=before)
+            before = self.prompts.beyond
+            self.prompts.finalize(chunk)
+            self._note("roll", self.prompts, more=before - self.prompts.beyond)
 
 
-def entry(rank: Rank, tokens: int) -> int:
-    """One finished sequence of ``tokens`` tokens, kept for reuse."""
+def entry(rank: Rank, tokens: int, *, batch: int) -> int:
+    """One finished sequence of ``tokens`` tokens out of a batch, kept for reuse.
+
+    What an ``ArraysCache`` gives out is a slice, which keeps the batch's array alive.
+    """
     total = 0
     for kind in rank.kinds:
         held = min(tokens, kind.window) if kind.window else tokens
-        total += kind.count * (kind.token_bytes * held + kind.fixed_bytes)
+        total += kind.count * (kind.token_bytes * held + kind.fixed_bytes * batch)
     return total

@@ -36,36 +36,40 @@ class Kind(Record):
     token_bytes: int = 0  # of one sequence in one such cache, for each token it keeps
     fixed_bytes: int = 0  # of one sequence in one such cache, whatever its length
     window: int = 0  # tokens kept by a rotating or chunked cache; 0: all
+    # Of one sequence, kept alive for each token of the pass that filled it: it holds a view.
+    viewed_bytes: int = 0
+    viewed_uneven_bytes: int = 0  # the same of uneven prompts, in an array cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program(Record):
     """What one evaluation of the server's needs over weights and caches, counted on its graph.
 
-    MLX hands out buffers before the device has used up the last ones. ``live`` has, for a number
-    of dispatches that the device may be behind, the polynomials of which the largest is the peak.
+    MLX hands out buffers before the device has used up the last ones. ``live`` has, for a number of
+    dispatches that a CPU may be behind, or of kernels that a GPU may be, the polynomials of which
+    the largest is the peak.
     """
 
-    dispatches: int
+    kernels: int
     reads: Polynomial  # bytes that all of them read, by which MLX closes a command buffer
     live: Mapping[int, tuple[Polynomial, ...]]
     fitted: bool = False  # through small numbers, where the graph has a part for each token
 
     def peak(self, lag: int, *, batch: int, step: int, tokens: int) -> int:
-        """Bytes at the worst moment with the device ``lag`` dispatches behind, at least."""
+        """Bytes at the worst moment with the device ``lag`` behind, at least."""
         known = sorted(self.live)
         chosen = next((behind for behind in known if behind >= lag), known[-1])
         values = [value(p, batch=batch, step=step, tokens=tokens) for p in self.live[chosen]]
-        return max(0, *values)
+        return max([0, *values])
 
     def lag(self, commit_bytes: int, commits: int, *, batch: int, step: int, tokens: int) -> int:
-        """Dispatches in ``commits`` command buffers that are closed after ``commit_bytes`` read."""
+        """Kernels in ``commits`` command buffers that are closed after ``commit_bytes`` read."""
         read = max(1, value(self.reads, batch=batch, step=step, tokens=tokens))
-        return -(-commits * commit_bytes * self.dispatches // read)
+        return -(-commits * commit_bytes * self.kernels // read)
 
     def to_json(self) -> dict[str, object]:
         return {
-            "dispatches": self.dispatches,
+            "kernels": self.kernels,
             "reads": dict(self.reads),
             "live": {str(lag): [dict(row) for row in rows] for lag, rows in self.live.items()},
             "fitted": self.fitted,
@@ -74,7 +78,7 @@ class Program(Record):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Program:
         return cls(
-            dispatches=int(data["dispatches"]),
+            kernels=int(data["kernels"]),
             reads=dict(data["reads"]),
             live={int(lag): tuple(map(dict, rows)) for lag, rows in data["live"].items()},
             fitted=bool(data.get("fitted", False)),
@@ -126,18 +130,35 @@ class Traced(Record):
         """One of ``size`` ranks, or why there is none."""
         return self.ranks.get(size, f"tensor parallelism over {size} GPUs was not traced")
 
-    def over(self, name: str, lag: int, *, batch: int, step: int, tokens: int) -> int:
+    def over(
+        self,
+        name: str,
+        lag: int,
+        *,
+        batch: int,
+        step: int,
+        tokens: int,
+        longest: int | None = None,
+    ) -> int:
         """Bytes over weights and caches in the evaluation ``name``, 0 where there is none.
 
-        A model with a window has two recordings, of contexts within it and past it; each is an
-        upper bound on the other's ground.
+        A model with a window has two recordings, of contexts within it and past it; past it, each
+        is an upper bound. ``longest`` are the tokens in a cache with a window, where those are not
+        as many (None) as in one that keeps them all.
         """
-        found = [
-            program.peak(lag, batch=batch, step=step, tokens=tokens)
-            for key in (name, f"{name} within")
-            if (program := self.programs.get(key))
-        ]
+        longest = longest or tokens
+        past, within = (self.programs.get(key) for key in (name, f"{name} within"))
+        found = [within.peak(lag, batch=batch, step=step, tokens=longest)] if within else []
+        if past and (not within or longest > self._window):
+            found.append(past.peak(lag, batch=batch, step=step, tokens=tokens))
         return min(found, default=0)
+
+    @property
+    def _window(self) -> int:
+        """The smallest window of a cache."""
+        rank = self.ranks[1]
+        kinds = rank.kinds if isinstance(rank, Rank) else ()
+        return min((kind.window for kind in kinds if kind.window), default=0)
 
     def to_json(self) -> dict[str, object]:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}

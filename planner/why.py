@@ -37,7 +37,7 @@ def _on(host: Host, model: Model, lock: Lock, plan: Plan, mlx_lm: str | None) ->
     spaces = [space for space in plan.spaces if space.host == host.name]
     for space in spaces:
         where = "memory" if space.gpu is None else f"GPU {space.gpu}, {space.name}"
-        device = Devices().of(space)
+        device = Devices().on(host).of(space)
         yield (
             f"  {where}: {gib(space.total)}, of which {device.usable_share:.0%} less what others "
             f"hold: {gib(space.usable)}"
@@ -45,11 +45,13 @@ def _on(host: Host, model: Model, lock: Lock, plan: Plan, mlx_lm: str | None) ->
     if not spaces:
         yield "  its GPUs or memory are neither declared nor detected yet"
         return
-    yield from _rules(model, traced, spaces)
+    yield from _rules(model, traced, spaces, Devices().on(host))
     yield from _outcome(host, model, plan)
 
 
-def _rules(model: Model, traced: Traced, spaces: Sequence[Space]) -> Iterator[str]:
+def _rules(
+    model: Model, traced: Traced, spaces: Sequence[Space], devices: Devices
+) -> Iterator[str]:
     space = max(spaces, key=lambda one: one.usable)
     yield f"  attention: {attention(traced, space)[1]}"
     for size in (1, 2, 4, 8):
@@ -68,11 +70,11 @@ def _rules(model: Model, traced: Traced, spaces: Sequence[Space]) -> Iterator[st
             yield f"    {_kind(kind.kind, kind.count, kind.token_bytes, kind.fixed_bytes)}" + (
                 f", the last {kind.window} tokens" if kind.window else ""
             )
-        device = Devices().of(space)
+        device = devices.of(space)
         able = candidate(model, traced, size)
         assert able is not None, "its rank is there"  # noqa: S101
         for settings in able.rungs():
-            need = able.need(settings, space, Devices())
+            need = able.need(settings, space, devices)
             fits = "fits" if need.total <= space.usable else "does not fit"
             told = (
                 f"{settings.prompt_concurrency} prompts x {settings.prefill_step} tokens, "
@@ -85,7 +87,7 @@ def _rules(model: Model, traced: Traced, spaces: Sequence[Space]) -> Iterator[st
                 f"{gib(need.prompt_cache)} + work {gib(need.work)} ({worst}) + process "
                 f"{gib(need.process)} = {gib(need.total)} of {gib(space.usable)}: {fits}"
             )
-        for words in device.assumed:
+        for words in device.assumed.values():
             yield f"    assumed: {words}"
 
 

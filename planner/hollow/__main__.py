@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.utils import get_total_parameters
 
-from planner.hollow import loading, program, sliced, work
+from planner.hollow import loading, program, sliced, views, work
 from planner.hollow import model as hollow
 
 
@@ -28,8 +28,13 @@ def trace(directory: Path, sizes: list[int], *, gpu: bool = True) -> dict[str, A
     took, assumed = loads(directory)
     alone = hollow.why_alone(model)
     merged = hollow.mergeable(model)
-    ranks = {str(size): rank(directory, size) for size in sizes if size > 1}
-    ranks["1"] = {"weights": sum(sliced.sizes(model).values()), "kinds": hollow.kinds(examples)}
+    beyond = views.beyond(model, examples)
+    viewed = any(beyond)
+    ranks = {str(size): rank(directory, size, viewed=viewed) for size in sizes if size > 1}
+    ranks["1"] = {
+        "weights": sum(sliced.sizes(model).values()),
+        "kinds": hollow.kinds(examples, beyond),
+    }
     return {
         "mlx_lm": version("mlx-lm"),
         "mlx": version("mlx"),
@@ -59,8 +64,11 @@ def loads(directory: Path) -> tuple[int, list[str]]:
         ]
 
 
-def rank(directory: Path, size: int) -> dict[str, Any] | str:
-    """One of ``size`` ranks, or the sentence that says why there is none."""
+def rank(directory: Path, size: int, *, viewed: bool = True) -> dict[str, Any] | str:
+    """One of ``size`` ranks, or the sentence that says why there is none.
+
+    ``viewed``: caches of the whole model keep more alive than they hold.
+    """
     # A rank loads as the server's ranks do (mlx_lm/utils.py, `sharded_load`).
     model, _ = hollow.load(directory, strict=False)
     if not hasattr(model, "shard"):
@@ -68,12 +76,12 @@ def rank(directory: Path, size: int) -> dict[str, Any] | str:
     try:
         whole = sliced.sizes(model)
         model.shard(hollow.StandIn(size))
-        return {
-            "weights": sliced.kept(model, whole),
-            "kinds": hollow.kinds(hollow.examples(model)[0]),
-        }
+        weights = sliced.kept(model, whole)
+        examples = hollow.examples(model)[0]
+        beyond = views.beyond(model, examples) if viewed else ()
+        return {"weights": weights, "kinds": hollow.kinds(examples, beyond)}
     except Exception as error:  # noqa: BLE001 -- whatever it raises, the real rank would raise
-        return str(error)
+        return str(error) or type(error).__name__
 
 
 def main(arguments: list[str]) -> int:

@@ -2,27 +2,32 @@
 
 ``mlx.core.export_function`` hands over every primitive with the shapes of what it reads and
 makes. From these the allocator's work is replayed: a view shares its input's buffer, an
-elementwise primitive takes over an input that nobody reads any more (MLX calls it donation), all
-else gets a buffer of its own.
+elementwise primitive takes over an input that nobody else reads (MLX calls it donation; an earlier
+reader holds the buffer until the device has got there: mlx/backend/cpu/eval.cpp), all else gets a
+buffer of its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
-# Share their input's buffer (mlx/backend/common/common.cpp). SCATTERED ones leave it out of order.
-SCATTERED = frozenset(
-    {"AsStrided", "Broadcast", "BroadcastAxes", "DynamicSlice", "Slice", "Split", "Transpose"}
-)
-VIEWS = SCATTERED | {
-    "Copy", "CustomTransforms", "Depends", "ExpandDims", "Squeeze", "StopGradient", "View",
-}  # fmt: skip
-# Share it where it lies in rows, copy otherwise.
+from planner.hollow import strides
+from planner.hollow.joined import joined
+from planner.hollow.order import scheduled
+
+# Share their input's buffer (mlx/backend/common/common.cpp).
+VIEWS = frozenset(
+    {
+        "AsStrided", "Broadcast", "BroadcastAxes", "Copy", "CustomTransforms", "Depends",
+        "ExpandDims", "Slice", "Split", "Squeeze", "StopGradient", "Transpose", "View",
+    }
+)  # fmt: skip
+# Share it where its strides allow, copy otherwise.
 RESHAPES = frozenset({"Contiguous", "Flatten", "Reshape", "Unflatten"})
 # Take over an input's buffer of the same size that is read for the last time
 # (mlx/backend/common/{unary,binary,ternary,copy}.h and the primitives' own `eval`).
@@ -32,14 +37,17 @@ DONATE = frozenset(
         "DynamicSliceUpdate", "Equal", "Erf", "Exp", "Expm1", "Floor", "Greater", "GreaterEqual",
         "LayerNorm", "Less", "LessEqual", "Log", "Log1p", "LogAddExp", "LogicalAnd", "LogicalNot",
         "LogicalOr", "Maximum", "Minimum", "Multiply", "Negative", "NotEqual", "Power", "RMSNorm",
-        "Remainder", "RoPE", "Round", "Scan", "Scatter", "ScatterAxis", "Select", "Sigmoid", "Sign",
+        "Remainder", "RoPE", "Round", "Scatter", "ScatterAxis", "Select", "Sigmoid", "Sign",
         "Sin", "SliceUpdate", "Softmax", "Sqrt", "Square", "Subtract", "Tanh",
     }
 )  # fmt: skip
 
-# Copy an input whose rows do not follow one another, for as long as they run
-# (mlx/backend/cpu/matmul.cpp, `check_transpose`).
-WANT_ROWS = frozenset({"AddMM", "GatherMM", "GatherQMM", "Matmul", "QuantizedMatmul"})
+# Copy an input of which the last two dimensions are neither as they read nor transposed, for as
+# long as they run (mlx/backend/cpu/matmul.cpp, `check_transpose`).
+PRODUCTS = frozenset({"AddMM", "GatherMM", "GatherQMM", "Matmul", "QuantizedMatmul"})
+# Copy an input that is not in rows (mlx/backend/cpu/{scan,softmax,logsumexp}.cpp).
+WANT_ROWS = frozenset({"LogSumExp", "Scan", "Softmax"})
+DONATION_EXTRA = 16384  # bytes that a buffer may be larger (mlx/backend/common/utils.h)
 
 Shape = tuple[int, ...]
 
@@ -53,6 +61,11 @@ class Made:
     item: int  # bytes of an element
 
 
+def size(made: Made) -> int:
+    """Bytes of an array."""
+    return math.prod(made.shape) * made.item
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One primitive: what it reads, by name, and what it makes."""
@@ -60,6 +73,7 @@ class Operation:
     name: str
     reads: tuple[str, ...]
     makes: tuple[Made, ...]
+    arguments: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +82,7 @@ class Graph:
 
     operations: tuple[Operation, ...]
     given: Mapping[str, Made]
-    results: frozenset[str]
+    results: tuple[str, ...]
     spent: frozenset[str]  # inputs whose buffers are the pass's own to reuse or give back
 
     def alike(self, other: Graph) -> bool:
@@ -103,10 +117,12 @@ def record(
             results.extend(row[0] for row in item["outputs"])
         elif kind == "primitive":
             reads = tuple(row[0] for row in item["inputs"])
-            operations.append(Operation(item["name"], reads, tuple(map(_made, item["outputs"]))))
+            makes = tuple(map(_made, item["outputs"]))
+            operations.append(Operation(item["name"], reads, makes, tuple(item["arguments"])))
 
     mx.export_function(see, function, (), dict(arrays))  # as keywords: 1024 at most
-    return Graph(tuple(operations), given, frozenset(results), frozenset(own))
+    order = scheduled(joined(operations, results), results)
+    return Graph(order, given, tuple(results), frozenset(own))
 
 
 def _made(row: tuple[str, Sequence[int], mx.Dtype]) -> Made:
@@ -124,8 +140,12 @@ class Run:
 
     taken: tuple[tuple[Made, ...], ...]
     done: tuple[tuple[Made, ...], ...]
-    dispatches: tuple[int, ...]  # of each operation: a view is one, any other two
+    # Of each operation. On the CPU a view is one, which lets its inputs go, and any other one more
+    # for each of its kernels (mlx/backend/cpu/eval.cpp); on a GPU only kernels count.
+    dispatches: tuple[int, ...]
+    kernels: tuple[int, ...]
     reads: tuple[tuple[Made, ...], ...]
+    behind: tuple[Made, ...]  # of each result, what its buffer was made for: itself, or more
 
 
 class _Buffers:
@@ -136,27 +156,26 @@ class _Buffers:
         self.owner: dict[str, str | None] = dict.fromkeys(graph.given)
         self.owner.update({name: name for name in graph.spent})
         self.holders: dict[str, set[str]] = {name: {name} for name in graph.spent}
-        self.in_rows: dict[str, bool] = dict.fromkeys(graph.given, True)
-        self.ragged: set[str] = set()  # cut at the ends of their rows
         self.made: dict[str, Made] = dict(graph.given)
+        self.strides = {name: strides.in_rows(made.shape) for name, made in graph.given.items()}
+        self.read: set[str | None] = set()  # buffers that an operation reads, and may hold yet
 
-    def share(self, made: Made, source: str, *, in_rows: bool) -> None:
+    def lies_in_rows(self, name: str) -> bool:
+        shape = self.made[name].shape
+        return strides.alike(shape, self.strides[name], strides.in_rows(shape))
+
+    def share(self, made: Made, source: str, lies: strides.Strides) -> None:
         owner = self.owner[source]
         self.owner[made.name] = owner
-        self.in_rows[made.name] = in_rows
-        cut = (
-            made.shape and self.made[source].shape and made.shape[-1] < self.made[source].shape[-1]
-        )
-        if (cut and not in_rows) or source in self.ragged:
-            self.ragged.add(made.name)
+        self.strides[made.name] = lies
         self.made[made.name] = made
         if owner is not None:
             self.holders[owner].add(made.name)
 
-    def take(self, made: Made) -> None:
+    def take(self, made: Made, lies: strides.Strides) -> None:
         self.made[made.name] = made
         self.owner[made.name] = made.name
-        self.in_rows[made.name] = True
+        self.strides[made.name] = lies
         self.holders[made.name] = {made.name}
 
     def drop(self, name: str) -> str | None:
@@ -174,34 +193,80 @@ class _Buffers:
 def replay(graph: Graph) -> Run:
     """Work the graph off in its order, with views and donation as MLX has them."""
     last = {name: at for at, step in enumerate(graph.operations) for name in step.reads}
+    results = frozenset(graph.results)
     buffers = _Buffers(graph)
     taken: list[tuple[Made, ...]] = []
     done: list[tuple[Made, ...]] = []
-    dispatches: list[int] = []
+    kernels: list[int] = []
     reads: list[tuple[Made, ...]] = []
     for at, step in enumerate(graph.operations):
         ends = [
-            name
-            for name in dict.fromkeys(step.reads)
-            if last[name] == at and name not in graph.results
+            name for name in dict.fromkeys(step.reads) if last[name] == at and name not in results
         ]
         new = tuple(made for made in step.makes if not _shared(step, made, buffers, ends))
         for made in new:
-            buffers.take(made)
-        ends += [m.name for m in step.makes if m.name not in last and m.name not in graph.results]
+            buffers.take(made, _lies(step, made, buffers))
+        own = {buffers.owner[made.name] for made in step.makes}
+        buffers.read.update({buffers.owner[name] for name in step.reads} - own)
+        ends += [m.name for m in step.makes if m.name not in last and m.name not in results]
         free = [owner for name in ends if (owner := buffers.drop(name)) is not None]
-        copies = tuple(
-            buffers.made[name]
-            for name in step.reads
-            if step.name in WANT_ROWS and name in buffers.ragged
-        )
+        copies = tuple(_copies(step, buffers))
         taken.append(new + copies)
         done.append(copies + tuple(buffers.made[owner] for owner in free))
         works = bool(new) or step.name in DONATE
-        dispatches.append(2 if works else 1)
+        kernels.append(_kernels(step, copied=bool(new), copies=len(copies)) if works else 0)
         sources = dict.fromkeys(step.reads) if works else {}
         reads.append(tuple(buffers.made[name] for name in sources))
-    return Run(tuple(taken), tuple(done), tuple(dispatches), tuple(reads))
+    behind = tuple(buffers.made[buffers.owner[name] or name] for name in graph.results)
+    return Run(
+        taken=tuple(taken),
+        done=tuple(done),
+        dispatches=tuple(number + 1 for number in kernels),
+        kernels=tuple(kernels),
+        reads=tuple(reads),
+        behind=behind,
+    )
+
+
+def _kernels(step: Operation, *, copied: bool, copies: int) -> int:
+    """How many kernels an operation takes (mlx/backend/cpu/primitives.cpp, ``eval_cpu``)."""
+    if step.name == "Concatenate":
+        return len(step.reads)
+    if step.name == "SliceUpdate":
+        return 1 + copied
+    if step.name == "Convolution":
+        return 4  # zeros, the input in them, the windows, the product
+    return 1 + copies
+
+
+def _copies(step: Operation, buffers: _Buffers) -> Iterator[Made]:
+    """Copies of what an operation reads, for as long as it runs, each by what is as large."""
+    if step.name == "Convolution":
+        # mlx/backend/cpu/conv.cpp, `explicit_gemm_conv_1D_cpu`: the input padded, and once more for
+        # each element of the window, in 32 bits.
+        source, window = (buffers.made[name] for name in step.reads[:2])
+        for _ in range((1 + window.shape[1]) * 4 // source.item):
+            yield source
+    for name in step.reads:
+        made = buffers.made[name]
+        ragged = step.name in PRODUCTS and not strides.for_matmul(made.shape, buffers.strides[name])
+        if ragged or (step.name in WANT_ROWS and not buffers.lies_in_rows(name)):
+            yield made
+
+
+def _lies(step: Operation, made: Made, buffers: _Buffers) -> strides.Strides:
+    """How a new array lies: as what it is made of, element by element, where that is dense."""
+    rows = strides.in_rows(made.shape)
+    if step.name not in DONATE:
+        return rows
+    sources = [
+        buffers.strides[name]
+        for name in dict.fromkeys(step.reads)
+        if buffers.made[name].shape == made.shape
+    ]
+    whole = len(sources) == len({name for name in step.reads if buffers.made[name].shape})
+    same = sources and all(strides.alike(made.shape, sources[0], it) for it in sources)
+    return sources[0] if whole and same and strides.dense(made.shape, sources[0]) else rows
 
 
 def _shared(step: Operation, made: Made, buffers: _Buffers, ends: Sequence[str]) -> bool:
@@ -209,13 +274,16 @@ def _shared(step: Operation, made: Made, buffers: _Buffers, ends: Sequence[str])
     source = step.reads[0] if step.reads else None
     if source is None:
         return False
+    before, lies = buffers.made[source].shape, buffers.strides[source]
     if step.name in VIEWS:
-        in_rows = buffers.in_rows[source] and step.name not in SCATTERED
-        buffers.share(made, source, in_rows=in_rows)
+        view = strides.of_view(step.name, step.arguments, before, lies, made.shape)
+        buffers.share(made, source, view)
         return True
-    if step.name in RESHAPES and buffers.in_rows[source]:
-        buffers.share(made, source, in_rows=True)
-        return True
+    if step.name in RESHAPES:
+        reshaped = strides.of_reshape(before, lies, made.shape)
+        if reshaped is not None:
+            buffers.share(made, source, reshaped)
+        return reshaped is not None
     if step.name not in DONATE:
         return False
     for name in ends:
@@ -223,11 +291,13 @@ def _shared(step: Operation, made: Made, buffers: _Buffers, ends: Sequence[str])
         given = buffers.made[name]
         if (
             owner is not None
+            and owner not in buffers.read
             and buffers.holders[owner] == {name}
-            and buffers.in_rows[name]
+            and strides.dense(given.shape, buffers.strides[name])
             and given.item == made.item
             and math.prod(given.shape) == math.prod(made.shape)
+            and size(buffers.made[owner]) <= size(made) + DONATION_EXTRA
         ):
-            buffers.share(made, name, in_rows=True)
+            buffers.share(made, name, _lies(step, made, buffers))
             return True
     return False

@@ -47,10 +47,11 @@ def _read_when_wanted(recorded: graph.Graph) -> graph.Graph:
         wanted = [made for name in step.reads if (made := unread.pop(name, None))]
         steps += [graph.Operation("Load", (), (made,)) for made in wanted]
         steps.append(step)
+    wanted_as_they_are = frozenset(recorded.results)
     steps += [
         graph.Operation("Load", (), (made,))
         for name, made in unread.items()
-        if name in recorded.results
+        if name in wanted_as_they_are
     ]
     kept = {name: made for name, made in recorded.given.items() if not made.shape}
     return graph.Graph(tuple(steps), kept | unread, recorded.results, frozenset())

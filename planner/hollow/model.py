@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +83,16 @@ def examples(model: Any, tokens: int = 8) -> tuple[list[Any], mx.array]:  # noqa
     return made, out[:, -1, :]
 
 
-def kinds(made: list[Any]) -> list[dict[str, Any]]:
-    """What caches keep, those that are alike counted together."""
+def kinds(made: list[Any], beyond: Sequence[dict[str, int]] = ()) -> list[dict[str, Any]]:
+    """What caches keep, those that are alike counted together.
+
+    ``beyond`` is what ``views.beyond`` says of each.
+    """
     counted: dict[tuple[tuple[str, Any], ...], int] = {}
-    for cache in leaves(made):
+    for at, cache in enumerate(leaves(made)):
         if not list(arrays(cache)):
             continue  # a layer that shares another's cache
-        key = tuple(sorted(kind(cache).items()))
+        key = tuple(sorted((kind(cache) | (beyond[at] if beyond else {})).items()))
         counted[key] = counted.get(key, 0) + 1
     return [{**dict(key), "count": count} for key, count in counted.items()]
 

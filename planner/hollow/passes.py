@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -16,6 +17,7 @@ from planner.hollow.model import leaves
 from planner.hollow.symbols import Point
 
 STEP = 256  # tokens by which caches grow; the edges of what they make
+ROPE = mx.fast.rope  # in its parts, as the CPU has it
 Caches = list[Any]
 
 
@@ -34,6 +36,16 @@ class Passes:
         self.within = within  # contexts that are shorter than any window
         self.examples = list(leaves(list(examples)))
         self.merged = merged  # as the batch generator has caches, even of one sequence
+
+    def first(self, made: Caches, tokens: int) -> tuple[graph.Graph, list[str]]:
+        """``tokens`` of one prompt into empty caches, and the caches' names of the last results."""
+
+        def run(given: mx.array) -> list[mx.array]:
+            self.model(given, cache=made)
+            return []
+
+        recorded = self._record(made, run, (1, tokens))
+        return recorded, [name for name, _, _ in slots("c", made)]
 
     def uneven(self, point: Point) -> graph.Graph:
         """The same of prompts of different lengths, for which some caches copy more."""
@@ -158,13 +170,10 @@ class Passes:
             results = function(given["tokens"])
             return [*results, *(get(holder, key) for _, holder, key in slots("c", made))]
 
-        old = mx.contiguous
-        # Without a name in MLX's export format; a copy, where its input is not in rows.
-        mx.contiguous = lambda x, *_, **__: mx.abs(x)
         try:
-            return graph.record(run, arrays, lambda name: name[:2] in {"c.", "g."})
+            with apart():
+                return graph.record(run, arrays, lambda name: name[:2] in {"c.", "g."})
         finally:
-            mx.contiguous = old
             self.model.update(tree_unflatten([(name, array) for name, array in flat]))
 
 
@@ -197,6 +206,45 @@ def put(holder: Any, key: str | int, array: mx.array) -> None:  # noqa: ANN401
 
 
 @contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Let the recording have every operation that an evaluation has.
+
+    An export makes one of operations that are alike (mlx/export.cpp, ``compile_simplify``), which
+    an evaluation does not: the room to grow of keys and of values, the angles of each ``rope``.
+    ``contiguous`` has no name in MLX's export format; it is a copy where its input is not in rows.
+    """
+    number = itertools.count(1)
+    rope = mx.fast.rope
+
+    def zeros(shape: Any, dtype: Any = mx.float32, **_: Any) -> mx.array:  # noqa: ANN401
+        return mx.full(shape, next(number), dtype)
+
+    def turned(x: mx.array, *rest: Any, scale: float = 1.0, **more: Any) -> mx.array:  # noqa: ANN401
+        return rope(x, *rest, scale=scale + next(number), **more)
+
+    new: dict[tuple[Any, str], Any] = {
+        (mx, "contiguous"): lambda x, *_, **__: mx.abs(x),
+        (mx, "zeros"): zeros,
+    }
+    if rope is ROPE:
+        new[mx.fast, "rope"] = turned
+    with _instead(new):
+        yield
+
+
+@contextlib.contextmanager
+def _instead(new: Mapping[tuple[Any, str], Any]) -> Iterator[None]:
+    old = {(where, name): getattr(where, name) for where, name in new}
+    try:
+        for (where, name), function in new.items():
+            setattr(where, name, function)
+        yield
+    finally:
+        for (where, name), function in old.items():
+            setattr(where, name, function)
+
+
+@contextlib.contextmanager
 def kernels(*, attention: bool) -> Iterator[None]:
     """Let ``mlx.core.fast`` be what it is on a GPU: one operation, not its parts.
 
@@ -219,11 +267,5 @@ def kernels(*, attention: bool) -> Iterator[None]:
     new: dict[str, Any] = {"rms_norm": norm, "layer_norm": norm, "rope": rope}
     if attention:
         new["scaled_dot_product_attention"] = attend
-    old = {name: getattr(mx.fast, name) for name in new}
-    try:
-        for name, function in new.items():
-            setattr(mx.fast, name, function)
+    with _instead({(mx.fast, name): function for name, function in new.items()}):
         yield
-    finally:
-        for name, function in old.items():
-            setattr(mx.fast, name, function)

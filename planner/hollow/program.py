@@ -115,15 +115,24 @@ class _Ways:
         steps = (step, step) if step else self._steps(record)
         batches = (2, 3) if self.batched else (1, 1)
         extra = 1 if step == 1 else 0
-        lengths = (self.far + 4096 + extra, self.far + 8192 + extra)
-        points = [Point(*it) for it in dict.fromkeys(product(batches, steps, lengths))]
-        graphs = {point: record(point) for point in points}
-        live = {
-            lag: [work.fitted({p: work.peak(g, lag) for p, g in graphs.items()})] for lag in lags
-        }
-        reads = work.fitted({p: work.read(g) for p, g in graphs.items()})
-        dispatches = min(work.dispatches(g) for g in graphs.values())
-        return {"dispatches": dispatches, "reads": reads, "live": live, "fitted": True}
+        # Where attention takes the most, and where what has a part for each token does.
+        long = (self.far + 4096 + extra, self.far + 8192 + extra)
+        short = (self.far + max(steps) + STEP + extra,)
+        rows: list[dict[int, dict[str, int]]] = []
+        for lengths in (long, short):
+            points = [Point(*it) for it in dict.fromkeys(product(batches, steps, lengths))]
+            graphs = {point: record(point) for point in points}
+            rows.append(
+                {
+                    lag: work.fitted({p: work.peak(g, lag) for p, g in graphs.items()})
+                    for lag in lags
+                }
+            )
+            if lengths == long:
+                reads = work.fitted({p: work.read(g) for p, g in graphs.items()})
+                kernels = min(work.kernels(g) for g in graphs.values())
+        live = {lag: [row[lag] for row in rows] for lag in lags}
+        return {"kernels": kernels, "reads": reads, "live": live, "fitted": True}
 
     def _steps(self, record: Record) -> tuple[int, int]:
         """Two steps that are short where the graph has a part for each token."""
@@ -132,8 +141,8 @@ class _Ways:
             for step in (8, 16)
         ]
         (growth,) = (b - a for a, b in pairwise(sizes))
-        self.unrolled = 32 if growth else 512
-        return (32, 64) if growth else (512, 1024)
+        self.unrolled = 32 if growth else STEP
+        return (32, 64) if growth else (STEP, 4 * STEP)
 
 
 @contextlib.contextmanager

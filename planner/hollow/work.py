@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from planner.hollow.graph import Graph, Made, Run, replay
+from planner.hollow.graph import Graph, Made, Run, replay, size
 from planner.hollow.symbols import INDEX, TERMS, Point, Unclear, row
 
 Matrix = np.ndarray[Any, np.dtype[np.int64]]
 
-# Dispatches by which the device may be behind; planner/demand.py says which holds where.
+# Dispatches by which a CPU may be behind, kernels by which a GPU may be; planner/demand.py says
+# which holds where.
 ON_CPU = (110,)
-ON_GPU = (220, 440, 660, 880, 1320, 2200)
+ON_GPU = (220, 330, 440, 660, 1100)
 ON_BOTH = ON_CPU + ON_GPU
 # Points that a plan may ask for: a polynomial that is the largest at none of them is left out.
 ASKED = tuple(
@@ -48,7 +49,7 @@ def program(
     run = replay(graph)
     reads = [at[made.name] for step in run.reads for made in step]
     return {
-        "dispatches": sum(run.dispatches),
+        "kernels": sum(run.kernels),
         "reads": named(rows[reads].sum(axis=0)),
         "live": {lag: [named(r) for r in _peaks(run, rows, at, lag)] for lag in lags},
     }
@@ -64,18 +65,22 @@ def _agree(graph: Graph, rows: Matrix, arrays: Sequence[Made], other: Graph, whe
         raise Unclear("the operations depend on the step")
     seen = [array for step in other.operations for array in step.makes]
     seen += other.given.values()
-    for size, mine, theirs in zip(rows @ np.array(where.terms()), arrays, seen, strict=True):
-        if int(size) != _bytes(theirs):
+    for counted, mine, theirs in zip(rows @ np.array(where.terms()), arrays, seen, strict=True):
+        if int(counted) != size(theirs):
             raise Unclear(f"an array of {mine.shape} here is one of {theirs.shape} there")
 
 
 def changes(run: Run, lag: int) -> list[list[Made]]:
-    """What is given back at each operation, with the device ``lag`` dispatches behind."""
+    """What is given back at each operation, with the device ``lag`` behind.
+
+    In dispatches for a lag of a CPU's, in kernels for one of a GPU's.
+    """
     back: list[list[Made]] = [[] for _ in run.done]
     clock = at = 0
     due: list[tuple[int, tuple[Made, ...]]] = []
+    counted = run.dispatches if lag in ON_CPU else run.kernels
     for index, done in enumerate(run.done):
-        clock += run.dispatches[index]
+        clock += counted[index]
         due.append((clock + lag, done))
         while at < len(due) and due[at][0] <= clock:
             back[index].extend(due[at][1])
@@ -114,29 +119,22 @@ def peak(graph: Graph, lag: int) -> int:
     run = replay(graph)
     live = most = 0
     for new, old in zip(run.taken, changes(run, lag), strict=True):
-        live += sum(map(_bytes, new))
+        live += sum(map(size, new))
         most = max(most, live)
-        live -= sum(map(_bytes, old))
-    end = sum(sum(map(_bytes, new)) for new in run.taken)
-    end -= sum(sum(map(_bytes, old)) for old in run.done)
+        live -= sum(map(size, old))
+    end = sum(sum(map(size, new)) for new in run.taken)
+    end -= sum(sum(map(size, old)) for old in run.done)
     return most - end
-
-
-def _bytes(made: Made) -> int:
-    size = made.item
-    for length in made.shape:
-        size *= length
-    return size
 
 
 def read(graph: Graph) -> int:
     """Bytes that all operations of one recording read."""
-    return sum(_bytes(made) for step in replay(graph).reads for made in step)
+    return sum(size(made) for step in replay(graph).reads for made in step)
 
 
-def dispatches(graph: Graph) -> int:
-    """Dispatches of one recording."""
-    return sum(replay(graph).dispatches)
+def kernels(graph: Graph) -> int:
+    """Kernels of one recording."""
+    return sum(replay(graph).kernels)
 
 
 def fitted(values: Mapping[Point, int]) -> dict[str, int]:

@@ -64,6 +64,14 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda data: data.update(shared_gpus={7: 1}),
         "shared_gpus: GPU 7 is not there",
     ),
+    "an instance over several hosts": (
+        lambda data: first(data).update(hosts_spanned=2),
+        "models.0: hosts_spanned: the ranks of an instance are deployed on one host only",
+    ),
+    "a measurement of nothing": (
+        lambda data: data.update(measured={}),
+        "measured: give at least one figure",
+    ),
     "two sources": (
         lambda data: second(data).update(repo="a/two"),
         "models.1: give either `repo` with `revision`, or `path`",

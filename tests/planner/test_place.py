@@ -1,8 +1,9 @@
 """Models onto devices: what fits is placed, what does not is refused with both numbers."""
 
 from planner import Detected, place
-from planner.declared import Gpu, Host, Model
+from planner.declared import Gpu, Host, Measured, Model
 from planner.traced import Kind, Rank, Traced
+from planner.why import why
 
 GIB = 2**30
 CARD = Gpu(
@@ -94,3 +95,30 @@ def test_a_cpu_host_is_planned_against_the_memory_that_was_detected():
     assert ("c",) == place((host,), lock, mlx_lm="0.32.2").undecided
     plan = place((host,), lock, mlx_lm="0.32.2", detected={"c": Detected(memory_bytes=16 * GIB)})
     assert [None] == [member.gpu for member in plan.placements[0].members]
+
+
+def test_what_a_host_measured_goes_before_what_is_assumed():
+    """A process that was seen to take 600 MiB is planned with those, on that host only."""
+    figures = Measured(process_bytes=600 * 2**20)
+    hosts = [
+        Host(name="seen", gpus=(CARD,), models=(model("small"),), measured=figures),
+        Host(name="unseen", gpus=(CARD,), models=(model("small"),)),
+    ]
+
+    plan = place(hosts, Known(small=traced(16 * GIB)), mlx_lm="0.32.2")
+
+    process = {p.host: p.need.process for p in plan.placements}
+    assert process == {"seen": 600 * 2**20, "unseen": 2 * GIB}
+
+
+def test_what_was_measured_is_no_longer_said_to_be_assumed():
+    """`--why` tells which figures are still somebody else's."""
+    host = Host(
+        name="h", gpus=(CARD,), models=(model("small"),), measured=Measured(process_bytes=GIB)
+    )
+    known = Known(small=traced(16 * GIB))
+
+    said = why("small", [host], known, place([host], known, mlx_lm="0.32.2"), mlx_lm="0.32.2")
+
+    assert "NCCL" in said
+    assert "exo" not in said

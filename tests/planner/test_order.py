@@ -1,0 +1,124 @@
+"""The order of operations, what is joined, and where arrays lie: as MLX has them."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+from mlx import nn
+
+from planner.hollow import graph, order, strides, work
+from planner.hollow.graph import Made, Operation
+
+
+def recorded(function, **arrays):
+    mx.set_default_device(mx.cpu)
+    return graph.record(lambda **given: [function(**given)], arrays, lambda _: False)
+
+
+def test_the_order_goes_back_from_the_results_breadth_first():
+    """What is needed last is worked off last, whatever came first in the program."""
+    steps = [
+        Operation("early", (), (Made("a", (), 4),)),
+        Operation("late", (), (Made("b", (), 4),)),
+        Operation("one", ("b",), (Made("c", (), 4),)),
+        Operation("end", ("a", "c"), (Made("d", (), 4),)),
+        Operation("unused", (), (Made("e", (), 4),)),
+    ]
+
+    names = [step.name for step in order.scheduled(steps, ["d"])]
+
+    assert names == ["late", "one", "early", "end"]
+
+
+def test_a_graph_wider_than_mlx_allows_is_gone_through_whole():
+    """Each operation comes once, and after all that it reads."""
+    xs = {f"x{at}": mx.zeros((4,)) for at in range(3 * order.WIDTH)}
+
+    def total(**given):
+        return mx.concatenate([mx.exp(x) * 2 for x in given.values()])
+
+    steps = recorded(total, **xs).operations
+
+    seen: set[str] = set()
+    made = {array.name for step in steps for array in step.makes}
+    for step in steps:
+        assert {name for name in step.reads if name in made} <= seen
+        seen |= {array.name for array in step.makes}
+    assert sum(step.name == "Exp" for step in steps) == len(xs)
+
+
+def test_what_mlx_compiles_is_one_operation():
+    """The gate of SwiGLU is one operation to MLX, and three to its export."""
+    x = mx.zeros((8, 8))
+    names = [s.name for s in recorded(lambda x, y: nn.silu(x) * y, x=x, y=x).operations]
+
+    assert names == ["Compiled"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.reshape(-1),
+        lambda x: x.T.reshape(-1),
+        lambda x: x[:, :64].reshape(64, 8, 8),
+        lambda x: x[:, :64].reshape(-1),
+        lambda x: x.reshape(64, 8, 16).transpose(1, 0, 2).reshape(8, 8, 8, 16),
+        lambda x: mx.broadcast_to(x[:, :1], (64, 128)).reshape(-1),
+    ],
+    ids=["rows", "turned", "split of a part", "part", "split of turned", "spread"],
+)
+def test_a_reshape_takes_what_mlx_takes_for_it(change):
+    """A view takes nothing, a copy its bytes: as MLX counts them."""
+    mx.set_default_device(mx.cpu)
+    x = mx.zeros((64, 128))
+    mx.eval(x)
+    mx.synchronize()
+    before = mx.get_active_memory()
+    y = change(x)
+    mx.eval(y)
+    mx.synchronize()
+    really = mx.get_active_memory() - before
+
+    run = graph.replay(recorded(change, x=mx.zeros((64, 128))))
+
+    assert really == sum(graph.size(made) for step in run.taken for made in step)
+
+
+@pytest.mark.parametrize(
+    ("shape", "lies", "as_it_lies"),
+    [
+        ((4, 6), (6, 1), True),
+        ((4, 6), (1, 4), True),
+        ((2, 4, 6), (24, 6, 1), True),
+        ((4, 6), (12, 1), False),  # a part of each row
+        ((8, 4, 16), (16, 128, 1), False),  # heads before tokens
+    ],
+)
+def test_a_product_copies_what_is_neither_as_it_reads_nor_turned(shape, lies, as_it_lies):
+    assert strides.for_matmul(shape, lies) == as_it_lies
+
+
+def test_the_peak_of_a_layer_is_no_less_than_mlx_has():
+    """An evaluation's own peak, and no more than a quarter over it."""
+    mx.set_default_device(mx.cpu)
+    w = mx.random.normal((256, 256))
+    x = mx.random.normal((512, 256))
+    mx.eval(w, x)
+
+    def layers(w, x):
+        for _ in range(3):
+            x = x + nn.silu(x @ w) * mx.softmax(x @ w.T, axis=-1)
+        return x
+
+    mx.synchronize()
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    y = layers(w, x)
+    mx.eval(y)
+    mx.synchronize()
+    really = mx.get_peak_memory() - mx.get_active_memory()
+    assert mx.get_active_memory() - before == y.nbytes
+
+    said = work.peak(recorded(layers, w=w, x=x), work.ON_CPU[0])
+    assert really <= said
