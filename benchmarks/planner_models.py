@@ -8,12 +8,16 @@ this file to see which architectures can be made, and why the others cannot.
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import dataclasses
 import importlib
+import io
 import pkgutil
 import sys
 import typing
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +78,10 @@ VALUES: dict[str, Any] = {
 SLIDING, FULL = "sliding_attention", "full_attention"
 TURNS = [SLIDING, FULL] * (LAYERS // 2)
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+KIMI = {
+    "kda_layers": [1, 3], "full_attn_layers": [2, 4], "num_heads": HEADS, "head_dim": HEAD,
+    "short_conv_kernel_size": 4, "gate_lower_bound": -5.0,
+}  # fmt: skip
 PARTICULAR: dict[str, dict[str, Any]] = {
     "afmoe": {"layer_types": TURNS},
     "baichuan_m1": {"sliding_window_layers": [1], "tie_word_embeddings": False},
@@ -84,20 +92,36 @@ PARTICULAR: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"rope_scaling": {"type": "yarn", "factor": 1.0, "mscale_all_dim": 0}},
     "exaone4": {"sliding_window_pattern": "LG"},
     "exaone_moe": {"layer_types": TURNS, "is_moe_layer": [False, True, True, True]},
-    "gemma4_text": {"layer_types": TURNS},
-    "glm_moe_dsa": {"rope_parameters": ROPE},
-    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * (LAYERS // 2)},
-    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
-    "kimi_linear": {
-        "linear_attn_config": {
-            "kda_layers": [1, 3], "full_attn_layers": [2, 4], "num_heads": HEADS,
-            "head_dim": HEAD, "short_conv_kernel_size": 4,
+    "gemma3n": {
+        "text_config": {
+            "layer_types": TURNS, "num_kv_shared_layers": 0, "rope_local_base_freq": 10000.0,
+            "activation_sparsity_pattern": [0.9, 0.0, 0.0, 0.0],
+            "vocab_size_per_layer_input": WORDS, "hidden_size_per_layer_input": 32,
+            "altup_num_inputs": 2, "altup_active_idx": 0,
+            "altup_correct_scale": True, "altup_coef_clip": 120.0, "laurel_rank": 16,
+            "final_logit_softcapping": 30.0,
         }
     },
+    "gemma4_text": {"layer_types": TURNS, "num_kv_shared_layers": 0},
+    "glm_moe_dsa": {"rope_parameters": ROPE},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * (LAYERS // 2)},
+    "hunyuan": {"moe_topk": 2, "num_shared_expert": 1, "use_mixed_mlp_moe": True, "use_cla": True,
+                "cla_share_factor": 2, "rope_scaling": {"type": "dynamic", "factor": 1.0,
+                                                        "alpha": 1000.0}},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "kimi_k3": {
+        "text_config": {"linear_attn_config": KIMI, "hidden_act": "situ",
+                        "activation_situ_beta": 1.0}
+    },
+    "kimi_linear": {"linear_attn_config": KIMI},
     "lfm2": {"full_attn_idxs": [1, 3], "block_dim": WIDTH, "block_ff_dim": 256,
              "block_multiple_of": 32, "conv_L_cache": 3},
     "lfm2_moe": {"full_attn_idxs": [1, 3], "conv_L_cache": 3},
-    "longcat_flash": {"mla_scale_q_lora": True, "mla_scale_kv_lora": True},
+    "llama4": {"text_config": {"attention_chunk_size": WINDOW, "interleave_moe_layer_step": 1,
+                               "intermediate_size_mlp": 256, "num_experts_per_tok": 1}},
+    "llama4_text": {"no_rope_layers": [1, 1, 1, 0], "intermediate_size_mlp": 256},
+    "longcat_flash": {"mla_scale_q_lora": True, "mla_scale_kv_lora": True,
+                      "attention_method": "MLA", "zero_expert_type": "identity"},
     "longcat_flash_ngram": {"mla_scale_q_lora": True, "mla_scale_kv_lora": True},
     "mamba2": {"time_step_limit": [0.0, 100.0]},
     "mellum": {"layer_types": TURNS, "rope_parameters": {SLIDING: ROPE, FULL: ROPE}},
@@ -113,7 +137,24 @@ PARTICULAR: dict[str, dict[str, Any]] = {
                                        "original_max_position_embeddings": 4096}},
     "mistral4": {"rope_parameters": {**ROPE, "llama_4_scaling_beta": 0.1,
                                      "original_max_position_embeddings": 4096}},
+    "minimax_m3_vl": {
+        "text_config": {"moe_layer_freq": [0, 1, 1, 1], "dense_intermediate_size": 256,
+                        "rotary_dim": 16}
+    },
+    "muse_spark": {
+        "text_config": {
+            "rope_parameters": ROPE, "layer_rope_theta": [10000.0, 0.0] * (LAYERS // 2),
+            "layer_types": TURNS, "post_norm_eps": 1e-5, "final_logit_softcapping": 30.0,
+            "output_multiplier": 1.0, "moe_hidden_size": 64, "num_shared_experts": 0,
+            "mlp_layer_types": None,
+        }
+    },
+    "nemotron-nas": {
+        "block_configs": [{"attention": {"n_heads_in_group": 2}, "ffn": {"ffn_mult": 2.0}}] * LAYERS
+    },
     "nemotron_h": {"hybrid_override_pattern": "M*-M"},
+    "openelm": {"num_query_heads": [HEADS] * LAYERS, "num_kv_heads": [KV_HEADS] * LAYERS,
+                "ffn_multipliers": [2.0] * LAYERS, "ffn_dim_divisor": 64},
     "plamo": {"n_shared_head": 1},
     "qwen": {"kv_channels": HEAD, "num_attention_heads": HEADS},
     "recurrent_gemma": {"block_types": ["recurrent", "attention"], "_block_types": None},
@@ -123,7 +164,7 @@ PARTICULAR: dict[str, dict[str, Any]] = {
 # Around the language model of another.
 AROUND = {
     "gemma3": "gemma3_text", "lfm2-vl": "lfm2", "mistral3": "llama", "pixtral": "llama",
-    "qwen2_vl": "qwen2", "qwen3_vl": "qwen3", "qwen3_vl_moe": "qwen3_moe", "llama4": "llama4_text",
+    "qwen2_vl": "qwen2", "qwen3_vl": "qwen3", "qwen3_vl_moe": "qwen3_moe",
 }  # fmt: skip
 
 
@@ -148,12 +189,15 @@ def config(name: str) -> dict[str, Any]:
     module = importlib.import_module(f"mlx_lm.models.{name}")
     made = _arguments(module.ModelArgs)
     made["model_type"] = name
-    for inner in ("TextConfig", "TextArgs"):
+    for inner in ("TextConfig", "TextArgs", "TextModelArgs"):
         if "text_config" in made and hasattr(module, inner):
             made["text_config"] = {**_arguments(getattr(module, inner)), "model_type": name}
     if name in AROUND:
         made["text_config"] = config(AROUND[name])
-    return {**made, **PARTICULAR.get(name, {})}
+    own = dict(PARTICULAR.get(name, {}))
+    if isinstance(made.get("text_config"), dict):
+        made["text_config"] |= own.pop("text_config", {})
+    return {**made, **own}
 
 
 def _arguments(kind: type) -> dict[str, Any]:
@@ -194,32 +238,68 @@ def model(name: str, values: dict[str, Any] | None = None) -> Any:
     return made
 
 
+PAGE = """\
+# Architectures that can be traced
+
+Made by `benchmarks/planner_models.py --write`: a small model of every architecture module of mlx-lm
+{mlx_lm}, {total} of them. {counts}. The caches that a traced one makes are counted by kind.
+
+`refused` is what `plan.py` says of such a model on every host, with this reason: mlx-lm itself
+cannot load or run it there, or its cache is of a class that the replay does not know, which is
+never guessed.
+
+| architecture | verdict |
+|---|---|
+{rows}
+"""
+# What no configuration tells.
+WANTING = {"prism_hadamard_qwen35": "its pack's manifest of modules is part of no configuration"}
+
+
+def verdict(name: str) -> tuple[str, str]:
+    """Whether the small model of ``name`` can be traced, and what with, or why not."""
+    from planner.hollow import model as hollow
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            made = model(name)
+        kinds = hollow.kinds(hollow.examples(made)[0])
+        alone = hollow.why_alone(made)
+    except SystemExit:
+        return "refused", f"its module ends the process: {said.getvalue().strip()}"
+    except Exception as error:  # noqa: BLE001 -- whatever mlx-lm raises is the reason
+        return "refused", WANTING.get(name) or f"{type(error).__name__}: {error}"
+    if alone:
+        return "traced, served alone", alone
+    return "traced", ", ".join(f"{it['count']} {it['kind']}" for it in kinds)
+
+
 def main() -> None:
     """Print of each architecture whether its weights and caches can be traced, or why not."""
     import mlx.core as mx
 
-    from planner.hollow import model as hollow
-
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--write", type=Path)
+    asked = parser.parse_args()
     mx.set_default_device(mx.cpu)
     counts: Counter[str] = Counter()
-    print("| architecture | verdict |\n|---|---|")
-    for name in names():
-        try:
-            made = model(name)
-        except (Exception, SystemExit) as error:  # noqa: BLE001
-            verdict, words = "not made small here", f"{type(error).__name__}: {error}"
-        else:
-            try:
-                kinds = hollow.kinds(hollow.examples(made)[0])
-                alone = hollow.why_alone(made)
-                verdict = "traced, served alone" if alone else "traced"
-                words = alone or ", ".join(f"{it['count']} {it['kind']}" for it in kinds)
-            except Exception as error:  # noqa: BLE001
-                verdict, words = "refused", f"{type(error).__name__}: {error}"
-        counts[verdict] += 1
-        print(f"| {name} | {verdict}: {' '.join(words.split())[:140]} |", flush=True)
-    print()
-    print(", ".join(f"{verdict}: {count}" for verdict, count in sorted(counts.items())))
+    rows = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = names()
+    for name in found:
+        kind, words = verdict(name)
+        counts[kind] += 1
+        rows.append(f"| {name} | {kind}: {' '.join(words.split())[:140]} |")
+        print(rows[-1], flush=True)
+    page = PAGE.format(
+        mlx_lm=version("mlx-lm"),
+        total=len(found),
+        counts="; ".join(f"{kind}: {count}" for kind, count in sorted(counts.items())),
+        rows="\n".join(rows),
+    )
+    if asked.write:
+        asked.write.write_text(page)
 
 
 if __name__ == "__main__":

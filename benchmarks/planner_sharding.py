@@ -1,11 +1,12 @@
 # ruff: noqa: PLC0415 -- the parent process of a measurement has no MLX in it
 """What a rank takes by the trace, beside what real ranks take over the ring back end on the CPU.
 
-    python benchmarks/planner_sharding.py [--write docs/evidence/planner-sharding.md] [NAME …]
+    python benchmarks/planner_sharding.py [--write docs/evidence/planner-sharding.md] NAME …
 
 For architectures that have `shard`, in groups of 2, 4 and 8: a rank of the trace (a stand-in for
 the group, nothing evaluated) against `sharded_load` and one chunk of a prompt in so many processes
-on loopback. Where the trace refuses, the real ranks must fail.
+on loopback. Where the trace refuses, the real ranks must fail. Rows of a page that is there already
+are kept, those of the named architectures are measured anew.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 SIZES = (2, 4, 8)
 TOKENS = 512
+LIMIT = 300  # seconds for real ranks
 # So that 8 ranks have something each; some have 4 heads for keys and values, which 8 do not divide.
 WIDE = {
     "num_attention_heads": 8,
@@ -90,9 +92,9 @@ def real(directory: Path, size: int) -> dict[str, int] | str:
         for index in range(size)
     ]
     try:
-        out, err = ranks[0].communicate(timeout=120)
+        out, err = ranks[0].communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
-        return "no answer in 120 s"
+        return f"no answer in {LIMIT} s"
     finally:
         for it in ranks:
             it.kill()
@@ -134,7 +136,7 @@ def main() -> None:
     if asked.prepare:
         print(json.dumps(prepare(asked.prepare[0], Path(asked.prepare[1]))))
         return
-    lines = ["| architecture | 2 ranks | 4 ranks | 8 ranks |", "|---|---|---|---|"]
+    rows = kept(asked.write)
     for name in asked.names:
         with tempfile.TemporaryDirectory() as directory:
             run = subprocess.run(
@@ -148,12 +150,24 @@ def main() -> None:
                 continue
             said = json.loads(run.stdout.strip().rpartition("\n")[2])
             cells = [_cell(said[str(size)], real(Path(directory), size)) for size in SIZES]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        print(lines[-1], file=sys.stderr, flush=True)
-    page = PAGE.format(rows="\n".join(lines))
-    print(page)
-    if asked.write:
-        asked.write.write_text(page)
+        rows[name] = f"| {name} | " + " | ".join(cells) + " |"
+        print(rows[name], file=sys.stderr, flush=True)
+        if asked.write:
+            asked.write.write_text(page(rows))
+    print(page(rows))
+
+
+def kept(path: Path | None) -> dict[str, str]:
+    """The rows of a page that is there already, by architecture."""
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    rows = [line for line in lines if line.startswith("| ") and "| architecture |" not in line]
+    return {row.split("|")[1].strip(): row for row in rows}
+
+
+def page(rows: dict[str, str]) -> str:
+    """All rows under their heading."""
+    head = ["| architecture | 2 ranks | 4 ranks | 8 ranks |", "|---|---|---|---|"]
+    return PAGE.format(rows="\n".join([*head, *(rows[name] for name in sorted(rows))]))
 
 
 def _cell(said: dict[str, object] | str, seen: dict[str, int] | str) -> str:

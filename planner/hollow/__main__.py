@@ -5,11 +5,17 @@ Exit status 0: traced, or refused with ``{"refused": reason}``; anything else is
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import io
 import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    import planner.hollow.bare  # noqa: F401 -- before anything of mlx-lm
 
 import mlx.core as mx
 from mlx_lm.utils import get_total_parameters
@@ -86,10 +92,14 @@ def rank(directory: Path, size: int, *, viewed: bool = True) -> dict[str, Any] |
 
 def main(arguments: list[str]) -> int:
     directory, sizes = arguments
+    gc.disable()  # a graph is many small objects, and the process ends with the trace
     mx.set_default_device(mx.cpu)
+    said = io.StringIO()
     try:
-        with program.cpu():
+        with program.cpu(), contextlib.redirect_stdout(said):
             answer = trace(Path(directory), [int(size) for size in sizes.split(",")])
+    except SystemExit:  # `olmo` ends the process where a package of its own is not there
+        answer = {"refused": f"its module ends the process: {' '.join(said.getvalue().split())}"}
     except Exception as error:  # noqa: BLE001 -- whatever mlx-lm raises is the reason
         answer = {"refused": f"{type(error).__name__}: {error}"}
     print(json.dumps(answer))

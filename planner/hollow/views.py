@@ -39,7 +39,10 @@ def beyond(model: Any, examples: Sequence[Any]) -> list[dict[str, int]]:  # noqa
 
 
 def _growth(passes: Passes, *, uneven: bool) -> list[int]:
-    short, long = (_extra(passes, tokens, uneven=uneven) for tokens in (SHORT, LONG))
+    short = _extra(passes, SHORT, uneven=uneven)
+    if not any(short):
+        return short
+    long = _extra(passes, LONG, uneven=uneven)
     return [max(0, b - a) // (LONG - SHORT) for a, b in zip(short, long, strict=True)]
 
 

@@ -1,5 +1,6 @@
 """The hollow checkpoint says what the full one takes."""
 
+import json
 import subprocess
 import sys
 
@@ -38,3 +39,15 @@ def test_heads_that_do_not_divide_are_refused_at_the_trace(tmp_path):
 
     assert isinstance(traced.rank(1), Rank)
     assert isinstance(traced.rank(2), str)
+
+
+def test_an_architecture_that_ends_the_process_is_refused_in_its_own_words(tmp_path):
+    """mlx-lm's `olmo` prints what it wants and ends the process; that is the refusal's reason."""
+    directory = llama.write(tmp_path / "olmo")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "model_type": "olmo"}))
+
+    said = trace(directory)
+
+    assert isinstance(said, str)
+    assert "ai2-olmo" in said
