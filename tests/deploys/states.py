@@ -30,7 +30,8 @@ def deploy_tiny(lab: Lab, *arguments: str) -> Run:
 
 
 # What is undone, as root, on a host that serves. Each leaves work for some stages and none for the
-# others, so that an interruption costs the time of one stage and not of all.
+# others, so that an interruption costs the time of one stage and not of all. The unit is disabled
+# in each: systemd, trying again and again, would now and then start it before the deploy does.
 UNDONE = {
     "unprepared": f"""
         systemctl disable --quiet --now mlx-model@{INSTANCE}.service
@@ -40,11 +41,13 @@ UNDONE = {
         userdel mlx
         apt-get purge -q -y python3-venv python3.11-venv >/dev/null
     """,
-    "without uv and guard": """
+    "without uv and guard": f"""
+        systemctl disable --quiet --now mlx-model@{INSTANCE}.service
         rm -r /opt/mlx-hosts/tools/* /opt/mlx-hosts/guards/*
         rm /opt/mlx-hosts/records/tools-* /opt/mlx-hosts/records/guards-*
     """,
-    "without the runtime": """
+    "without the runtime": f"""
+        systemctl disable --quiet --now mlx-model@{INSTANCE}.service
         rm -r /opt/mlx-hosts/runtimes/* /opt/mlx-hosts/records/runtimes-*
     """,
 }

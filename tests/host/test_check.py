@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import PurePosixPath
 
 from testinfra.host import Host
 
@@ -24,6 +25,9 @@ def test_the_program_is_the_checkouts(host: Host) -> None:
     files = {path.removeprefix(f"{CHECK}/"): digest for digest, path in map(str.split, found)}
     expected = {name: (ROOT / ELSEWHERE.get(name, name)).read_bytes() for name in files}
     assert files == {name: hashlib.sha256(text).hexdigest() for name, text in expected.items()}
+    others = host.check_output("find %s -mindepth 1 ! -type f", CHECK).splitlines()
+    folders = {str(folder) for name in files for folder in PurePosixPath(name).parents} - {"."}
+    assert {path.removeprefix(f"{CHECK}/") for path in others} == folders
     loose = (
         "find %s ! '(' -user root -group root '(' -type f -perm 644 -o -type d -perm 755 ')' ')'"
     )
