@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from testinfra.host import Host
 
@@ -12,19 +13,39 @@ from tests.host.declared import ROOT, Declared
 from tests.host.test_units import owned_text, rendered, show
 
 CHECK = "/opt/mlx-hosts/check"
-ELSEWHERE = {"__main__.py": "facts/on_host.py", "probe_program.py": "facts/probe_program.py"}
+START, PROBE = ROOT / "facts/on_host.py", ROOT / "facts/probe_program.py"
 # Everything is imported, nothing is run.
 IMPORT = (
     f"import runpy, sys; sys.path[:0] = [{CHECK!r}]; runpy.run_path({CHECK!r} + '/__main__.py')"
 )
 
 
+def imported(module: Path) -> set[Path]:
+    """Give the checkout's modules that a module imports, and those that they do, their packages."""
+    found, pending = set[Path](), [module]
+    while pending:
+        for node in ast.walk(ast.parse(pending.pop().read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                folder = ROOT / node.module.replace(".", "/")
+                names = (f"{folder}.py", *(folder / f"{alias.name}.py" for alias in node.names))
+                new = {Path(name) for name in names if Path(name).exists()} - found
+                found |= new | {one.with_name("__init__.py") for one in new}
+                pending += new
+    return found
+
+
+def program() -> dict[str, bytes]:
+    """Give every file of it by its name on the host."""
+    modules = {str(path.relative_to(ROOT)): path for path in imported(START)}
+    files = {"__main__.py": START, "probe_program.py": PROBE, **modules}
+    return {name: path.read_bytes() for name, path in files.items()}
+
+
 def test_the_program_is_the_checkouts(host: Host) -> None:
     """Every file of it is the checkout's to the byte, root's; none is missing, none besides."""
     found = host.check_output("find %s -type f -exec sha256sum {} +", CHECK).splitlines()
     files = {path.removeprefix(f"{CHECK}/"): digest for digest, path in map(str.split, found)}
-    expected = {name: (ROOT / ELSEWHERE.get(name, name)).read_bytes() for name in files}
-    assert files == {name: hashlib.sha256(text).hexdigest() for name, text in expected.items()}
+    assert files == {name: hashlib.sha256(text).hexdigest() for name, text in program().items()}
     others = host.check_output("find %s -mindepth 1 ! -type f", CHECK).splitlines()
     folders = {str(folder) for name in files for folder in PurePosixPath(name).parents} - {"."}
     assert {path.removeprefix(f"{CHECK}/") for path in others} == folders
