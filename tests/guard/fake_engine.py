@@ -1,8 +1,9 @@
 """An engine that generates nothing, in mlx_lm.server's format: for what the real one rarely does.
 
 As a program it is the engine: a token every 50 ms, as many as are asked for; a prompt that ends
-with ``forget me`` gets two and then silence.  ``make_runtime`` makes a runtime whose Python starts
-it in the launcher's place.
+with ``forget me`` gets two and then silence, and one that begins with ``slowly`` is prefilled by 16
+tokens each tenth of a second.  ``make_runtime`` makes a runtime whose Python starts it in the
+launcher's place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import sys
 from pathlib import Path
 
 EVERY_S = 0.05
-FORGET = "forget me"
+FORGET, SLOWLY = "forget me", "slowly"
+STEP, STEP_S = 16, 0.1
 FACTS = {
     "fingerprint": "fake", "batchable": True, "active_bytes": 0, "peak_bytes": 0, "cache_bytes": 0,
     "prompt_cache_entries": 0, "prompt_cache_bytes": 0,
@@ -41,6 +43,10 @@ def _data(value: object) -> bytes:
 
 async def _generate(asked: dict, writer: asyncio.StreamWriter) -> None:
     prompt = asked.get("prompt") or asked["messages"][-1]["content"]
+    if prompt.startswith(SLOWLY):
+        for done in range(STEP, len(prompt), STEP):
+            writer.write(f": keepalive {done}/{len(prompt)}\n\n".encode())
+            await asyncio.sleep(STEP_S)
     for number in range(count := asked["max_tokens"]):
         finish = "length" if number == count - 1 else None
         delta = {"delta": {"content": "word "}} if "messages" in asked else {"text": "word "}
@@ -49,7 +55,7 @@ async def _generate(asked: dict, writer: asyncio.StreamWriter) -> None:
         if prompt.endswith(FORGET) and number == 1:
             await asyncio.sleep(3600)
         await asyncio.sleep(EVERY_S)
-    usage = {"prompt_tokens": 1, "completion_tokens": count}
+    usage = {"prompt_tokens": len(prompt), "completion_tokens": count}
     writer.write(_data({"choices": [], "usage": usage}) + _data(b"[DONE]"))
 
 

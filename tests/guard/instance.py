@@ -47,7 +47,7 @@ class Instance:
             "inputs": "digest",
             "start_timeout_s": 60,
             "stop_timeout_s": 20,
-            "hang_floor_s": 3,
+            "hang_floor_s": 15,  # a busy machine leaves an engine without a processor for seconds
             "compile_allowance_s": 20,
             "probe_interval_s": 2,
         } | config

@@ -19,10 +19,10 @@ from tests.guard.streaming import InFlight
 
 
 def started(place: Path, model: Path) -> Instance:
-    """Two at once and nobody waits; silence of half a second is too long."""
+    """Two at once and nobody waits; three seconds of silence are too long."""
     return Instance(
         place, model, runtime=str(make_runtime(place / "runtime")), concurrency=2, waiting=0,
-        hang_floor_s=0.5, compile_allowance_s=0,
+        hang_floor_s=3, compile_allowance_s=0,
     )  # fmt: skip
 
 
@@ -68,10 +68,10 @@ def test_a_forgotten_request_ends_alone(
     """Silent while another moves: that one gets an error, the other its whole answer."""
     pid = instance.engine_pid
     with ThreadPoolExecutor() as pool:
-        moving = pool.submit(way, client, **asked(max_tokens=80))
+        moving = pool.submit(way, client, **asked(max_tokens=240))
         with pytest.raises(openai.APIError) as told:
-            way(client, **asked(FORGET, max_tokens=80))
-        assert moving.result() == 80
+            way(client, **asked(FORGET, max_tokens=240))
+        assert moving.result() == 240
     assert told.value.code == "starved"
     assert isinstance(told.value, openai.InternalServerError) == (way is whole)
     assert instance.engine_pid == pid

@@ -138,6 +138,8 @@ def pair(
     hosts = (lab.boot("rank-zero", layers=converged), lab.boot("rank-one", layers=converged))
     made = Pair(hosts, make_tiny_llama(tmp_path_factory.mktemp("pair") / "model"))
     made.start(1)
+    while not made.state(1):
+        time.sleep(0.3)
     time.sleep(2)
     assert made.state(1)["state"] == "starting", "alone it waits"
     made.start(0)
