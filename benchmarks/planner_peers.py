@@ -60,8 +60,9 @@ PAGE = """\
 # hf-mem and llmfit on the same models
 
 Made by `benchmarks/planner_peers.py`, {peers}, in one run; GB of 10^9 bytes, one
-sequence of 32,768 tokens. hf-mem reads the same `config.json` and the same header as ours. llmfit knows a model by its
-published name; its sum is its `minimum` of GPU memory, from which it tells no parts.
+sequence of 32,768 tokens. hf-mem reads the same `config.json` and the same header as ours. llmfit
+knows a model by its published name; its sum is its `minimum` of GPU memory, which it tells no parts
+of.
 
 | model | ours: weights | ours: KV | hf-mem: weights | hf-mem: KV | llmfit: sum |
 |---|---|---|---|---|---|

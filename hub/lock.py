@@ -119,7 +119,10 @@ def read(path: Path | str) -> Lock:
         raise LockError(f"{path}: cannot be read: {error}") from None
     try:
         if data["format"] != FORMAT:
-            raise LockError(f"{path}: format {data['format']!r}; this program reads {FORMAT}")
+            raise LockError(
+                f"{path}: format {data['format']!r}; this program reads {FORMAT}; "
+                "remove it, and it is made anew"
+            )
         models = {source: Entry.from_json(source, it) for source, it in data["models"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, LockError):
