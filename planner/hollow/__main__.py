@@ -10,6 +10,7 @@ import gc
 import io
 import json
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,7 @@ def trace(directory: Path, sizes: list[int], *, gpu: bool = True) -> dict[str, A
     alone = hollow.why_alone(model)
     merged = hollow.mergeable(model)
     beyond = views.beyond(model, examples)
-    viewed = any(beyond)
-    ranks = {str(size): rank(directory, size, viewed=viewed) for size in sizes if size > 1}
+    ranks = {str(size): rank(directory, size, beyond) for size in sizes if size > 1}
     ranks["1"] = {
         "weights": sum(sliced.sizes(model).values()),
         "kinds": hollow.kinds(examples, beyond),
@@ -70,10 +70,11 @@ def loads(directory: Path) -> tuple[int, list[str]]:
         ]
 
 
-def rank(directory: Path, size: int, *, viewed: bool = True) -> dict[str, Any] | str:
+def rank(directory: Path, size: int, beyond: Sequence[dict[str, int]] = ()) -> dict[str, Any] | str:
     """One of ``size`` ranks, or the sentence that says why there is none.
 
-    ``viewed``: caches of the whole model keep more alive than they hold.
+    ``beyond`` is what the whole model's caches keep alive (``views.beyond``), and a rank's no more
+    than they: MLX cannot export a rank's own graph.
     """
     # A rank loads as the server's ranks do (mlx_lm/utils.py, `sharded_load`).
     model, _ = hollow.load(directory, strict=False)
@@ -83,9 +84,7 @@ def rank(directory: Path, size: int, *, viewed: bool = True) -> dict[str, Any] |
         whole = sliced.sizes(model)
         model.shard(hollow.StandIn(size))
         weights = sliced.kept(model, whole)
-        examples = hollow.examples(model)[0]
-        beyond = views.beyond(model, examples) if viewed else ()
-        return {"weights": weights, "kinds": hollow.kinds(examples, beyond)}
+        return {"weights": weights, "kinds": hollow.kinds(hollow.examples(model)[0], beyond)}
     except Exception as error:  # noqa: BLE001 -- whatever it raises, the real rank would raise
         return str(error) or type(error).__name__
 
