@@ -16,10 +16,16 @@ PROGRAMS = {
     "ssh-keygen": "openssh-client",
     "nsenter": "util-linux",
     "mkfs.ext4": "e2fsprogs",
+    "gcc": "gcc",  # for the simulated driver's library
 }
 """Each program the lab runs, and the Debian or Ubuntu package that has it."""
 
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+FILES = {
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+    "/usr/include/stdio.h": "libc6-dev",
+}
+"""Each file besides, and the package that has it."""
+
 SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -69,9 +75,7 @@ def _missing_packages() -> set[str]:
     wanted = {
         package for program, package in PROGRAMS.items() if not shutil.which(program, path=SEARCHED)
     }
-    if not KEYRING.exists():
-        wanted.add("debian-archive-keyring")
-    return wanted
+    return wanted | {package for path, package in FILES.items() if not Path(path).exists()}
 
 
 def _missing_of_the_kernel() -> list[str]:

@@ -1,6 +1,7 @@
 """Labs for tests: skipped, with the reasons, where no host can be booted."""
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         soaking = [item for item in items if item.get_closest_marker("soak")]
         items[:] = [item for item in items if not item.get_closest_marker("soak")]
         config.hook.pytest_deselected(items=soaking)
+    if shutil.which("gcc") is None:
+        for item in items:
+            if item.get_closest_marker("gcc"):
+                item.add_marker(pytest.mark.skip(reason="no gcc to compile the simulated NVML"))
     items.sort(key=_cost)  # stable: from cheap to dear, and within a folder as written
     booting = [item for item in items if item.get_closest_marker("lab")]
     absent = missing() if booting else []

@@ -12,6 +12,8 @@ from lab.driver import Profile, names
 from lab.driver.install import HERE, install
 from lab.driver.profile import PROFILES
 
+pytestmark = pytest.mark.gcc
+
 SMI = HERE / "nvidia_smi.py"
 
 

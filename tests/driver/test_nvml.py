@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from lab.driver.install import LIBRARY, install
 
-pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc to compile it with")
+pytestmark = pytest.mark.gcc
 
 ASK = """
 import json, pynvml as n

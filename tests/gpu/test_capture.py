@@ -18,6 +18,7 @@ CAPTURE = Path(__file__).parent / "capture.py"
 RUNTIME = Path(sys.prefix)  # with mlx[cpu] and nvidia-ml-py, as the lock of the tests has it
 
 
+@pytest.mark.gcc
 def test_every_part_runs(tmp_path: Path):
     """From `nvidia-smi` to a kernel; what no CPU can show is left out and says so."""
     install(tmp_path, "h200")
