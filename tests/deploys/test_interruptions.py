@@ -237,4 +237,7 @@ What this found, mended since:
 - What a killed pyinfra had begun went on and wrote into the next run's build: what holds a deploy's
   lock on the host now ends the rest of its login session before it lets go.
 - A power cut left a package half unpacked, which neither apt nor dpkg mends: it is installed again.
+- In the full run of 2026-11-23 two of the 222 points were not reached, since systemd, trying again
+  and again, had started the unit before the deploy did. The unit is down in every starting state
+  now, and the two were tried again.
 """
