@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,10 +46,12 @@ def attempts(
     kept = [line for line in sandbox.splitlines() if line.partition("=")[0] not in without]
     service = ["[Service]", "Type=oneshot", f"Environment=LISTENER={listener}",
                "ExecStart=/usr/bin/python3 /opt/confined.py", *kept]  # fmt: skip
-    place = "/run/systemd/system/confined.service"
+    # A name of its own: the control group of the last one, filters and all, may still be there.
+    name = f"confined-{secrets.token_hex(4)}"
+    place = f"/run/systemd/system/{name}.service"
     host.root_run(f"cat > {place}", input="\n".join([*service, ""]))
-    ended = host.root_run("systemctl daemon-reload; systemctl start confined", check=False)
-    log = host.root_run("journalctl --sync; journalctl -u confined -o cat --no-pager").stdout
+    ended = host.root_run(f"systemctl daemon-reload; systemctl start {name}", check=False)
+    log = host.root_run(f"journalctl --sync; journalctl -u {name} -o cat --no-pager").stdout
     found = [line for line in log.splitlines() if line.startswith("{")]
     assert found, f"{ended}\n{log}"
     assert ended.returncode == 0, f"{ended}\n{log}"
