@@ -45,4 +45,5 @@ def _primitives(array: mx.array) -> tuple[str, str]:
     text = io.StringIO()
     mx.export_to_dot(text, array)
     names = re.findall(r'\[label ="(\w+)", shape=rectangle\]', text.getvalue())
-    return (["", "", *names][-1], ["", "", *names][-2])
+    before, last = ["", "", *names][-2:]
+    return last, before
