@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
 
 from lab import Host, Lab
+from tests.guard.clients import openai_client
 from tests.guard.instance import Instance
 from tests.guard.models import make_tiny_llama
 
@@ -30,3 +32,10 @@ def serving(lab: Lab, converged: list[Path]) -> Iterator[Host]:
     host = lab.boot("guarded", layers=converged)
     yield host
     host.destroy()
+
+
+@pytest.fixture
+def client(instance: Instance) -> Iterator[openai.OpenAI]:
+    """OpenAI's own, of the module's own instance."""
+    with openai_client(instance) as made:
+        yield made

@@ -39,12 +39,6 @@ def fresh(tmp_path: Path, tiny: Path) -> Iterator[Instance]:
         yield ready
 
 
-@pytest.fixture
-def client(instance: Instance) -> Iterator[openai.OpenAI]:
-    with openai_client(instance) as made:
-        yield made
-
-
 def asked(text: str = "hi", **more: object) -> dict[str, object]:
     return {"model": "tiny", "messages": [{"role": "user", "content": text}],
             "max_tokens": 4} | more  # fmt: skip

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from tests.guard.clients import openai_client
 from tests.guard.instance import Instance
 from tests.guard.models import WITH_TOOLS, make_tiny_llama
 
@@ -30,12 +29,6 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     model = make_tiny_llama(place / "model", template=WITH_TOOLS)
     with Instance(place, model) as started:
         yield started
-
-
-@pytest.fixture
-def client(instance: Instance) -> Iterator[openai.OpenAI]:
-    with openai_client(instance) as made:
-        yield made
 
 
 def test_a_chat(client: openai.OpenAI) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from tests.guard.clients import openai_client
 from tests.guard.instance import Instance
 from tests.guard.models import make_scripted_llama
 
@@ -37,12 +36,6 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     place = tmp_path_factory.mktemp("tools")
     with Instance(place, make_scripted_llama(place / "model", SCRIPTS)) as started:
         yield started
-
-
-@pytest.fixture
-def client(instance: Instance) -> Iterator[openai.OpenAI]:
-    with openai_client(instance) as made:
-        yield made
 
 
 def asked(script: str, **more: object) -> dict[str, object]:
