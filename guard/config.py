@@ -61,7 +61,8 @@ class Config(Section):
     """Everything the guard is told.  Bytes are bytes, times are seconds."""
 
     instance: Instance
-    """``SLUG.REPLICA``, the unit's name after ``mlx-model@``."""
+    """``SLUG.REPLICA``, the unit's name after ``mlx-model@``; of a rank above 0
+    ``SLUG.REPLICA.RANK``, after ``mlx-rank@``."""
     slug: Slug
     served_name: Annotated[str, StringConstraints(min_length=1)]
     """The only value of ``model`` that a request may carry."""

@@ -36,6 +36,15 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class _Abandoned:
+    """A step of a prompt whose client is gone: the engine finishes it all the same."""
+
+    step: int  # tokens
+    until: float  # for so long it is believed
+    known: bool  # whether its shape has run before
+
+
+@dataclass(frozen=True, slots=True)
 class Hung:
     silent_s: float
     allowed_s: float
@@ -66,7 +75,7 @@ class Vitals:
     _slowest: float = 2.0
     _prefilled_shapes: set[tuple[int, int]] = field(default_factory=set)
     _decoded_width: int = 0
-    _abandoned: list[tuple[float, int]] = field(default_factory=list)
+    _abandoned: list[_Abandoned] = field(default_factory=list)
     _answering: int = 0
 
     def measured(self, pace: float) -> None:
@@ -84,8 +93,10 @@ class Vitals:
         """A prompt left in the middle is still being processed: the engine sees it step by step."""
         if stream.left:
             step = min(stream.left, self.prefill_step)
+            known = self._prefill_shape() in self._prefilled_shapes
             until = now + self.floor_s + 2 * SAFETY * step / self.pace
-            self._abandoned.append((until, step))
+            until += 0 if known else self.compile_s
+            self._abandoned.append(_Abandoned(step, until, known))
         self.streams.discard(stream)
         self._answering -= stream.answering
 
@@ -116,11 +127,16 @@ class Vitals:
 
     def allowed_s(self, now: float) -> float:
         """How long every stream may be silent together."""
-        self._abandoned = [(until, step) for until, step in self._abandoned if until > now]
-        work = self._step_work() + sum(step for _, step in self._abandoned)
+        self._abandoned = [one for one in self._abandoned if one.until > now]
+        work = self._step_work() + sum(one.step for one in self._abandoned)
         allowed = self.floor_s + SAFETY * work / self.pace
-        known = self._answering.bit_length() <= self._decoded_width and (
-            self._answering == len(self.streams) or self._prefill_shape() in self._prefilled_shapes
+        known = (
+            all(one.known for one in self._abandoned)
+            and self._answering.bit_length() <= self._decoded_width
+            and (
+                self._answering == len(self.streams)
+                or self._prefill_shape() in self._prefilled_shapes
+            )
         )
         return allowed if known else allowed + self.compile_s
 

@@ -30,13 +30,14 @@ class Sources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One placed model: its files, and the settings that its guard is given."""
+    """One placed model, or one rank of it: its files, and the settings of its guard."""
 
     instance: str
     snapshot: Snapshot
     settings: Mapping[str, Any]  # the guard's, but for paths and digests, which are filled in here
     memory_bytes: int | None = None
     stop_timeout_s: int = 60
+    group: tuple[str, ...] = ()  # the instances of all ranks, where there are several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +158,7 @@ def _served(model: Model, engine: Environment) -> Served:
         weights=model.snapshot.files,
         memory_bytes=model.memory_bytes,
         stop_timeout_s=model.stop_timeout_s,
+        group=model.group,
     )
 
 

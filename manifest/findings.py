@@ -122,7 +122,7 @@ def _plain(value: object) -> object:
 def _sharpened(one: Resource, *, ask: bool) -> Resource:
     if isinstance(one, Certificate):
         return replace(one, expiring=False)
-    if isinstance(one, Instance) and ask:
+    if isinstance(one, Instance) and ask and one.name == one.leader:
         return replace(one, answers=True)
     return one
 

@@ -18,6 +18,8 @@ from planner import declared as inventory_data
 from planner.bound import Bound
 from planner.traced import Traced
 
+FIRST_PORT = 7700  # of a group's own network: its guards meet there, its ranks have the next ones
+
 
 class File(Protocol):
     """One file of a model, as ``models.lock`` describes it."""
@@ -69,8 +71,9 @@ def planned(
     plan = place([declared], lock, detected={declared.name: found})
     by_slug = {model.slug: model for model in declared.models}
     models = [
-        _model(by_slug[one.model], one, lock.entry(by_slug[one.model]), bound)
+        _model(by_slug[one.model], one, rank, lock.entry(by_slug[one.model]), bound)
         for one in plan.placements
+        for rank in range(one.ranks)
     ]
     declaration = declare(declared, bound, models, sources)
     return replace(declaration, refusals=tuple(_told(one) for one in plan.refusals))
@@ -99,7 +102,7 @@ def _told(refusal: Refusal) -> str:
 
 
 def _model(
-    model: inventory_data.Model, placed: Placement, entry: Entry | None, bound: Bound
+    model: inventory_data.Model, placed: Placement, rank: int, entry: Entry | None, bound: Bound
 ) -> Model:
     blobs = tuple(
         weights.Blob(
@@ -114,8 +117,10 @@ def _model(
     else:
         snapshot = weights.snapshot(model.repo, str(model.revision), blobs)
     told = placed.settings
+    names = (placed.instance, *(f"{placed.instance}.{above}" for above in range(1, placed.ranks)))
+    gpu = placed.members[rank].gpu
     return Model(
-        instance=placed.instance,
+        instance=names[rank],
         snapshot=snapshot,
         settings={
             "slug": model.slug,
@@ -130,6 +135,15 @@ def _model(
             "memory_limit_bytes": told.memory_limit_bytes or None,
             "cache_limit_bytes": told.cache_limit_bytes or None,
             "planned_bytes": placed.need.mlx,
-            "gpu_uuids": [bound.gpus[index].uuid for index in placed.gpus],
+            "gpu_uuids": [] if gpu is None else [bound.gpus[gpu].uuid],
+            **({"group": _group(rank, placed.ranks, gpu=gpu)} if placed.ranks > 1 else {}),
         },
+        group=names if placed.ranks > 1 else (),
     )
+
+
+def _group(rank: int, ranks: int, *, gpu: int | None) -> dict[str, object]:
+    """What a guard is told of its group, whose ranks have a network to themselves."""
+    meeting, *addresses = (f"127.0.0.1:{FIRST_PORT + index}" for index in range(ranks + 1))
+    backend = "ring" if gpu is None else "nccl"
+    return {"rank": rank, "backend": backend, "ranks": addresses, "meeting": meeting}

@@ -167,15 +167,25 @@ class UnitSet(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance(Resource):
-    """A served model: what its guard was started from, and that it is ready."""
+    """A served model, or one rank of it: what its guard was started from, and that it is ready."""
 
     kind: ClassVar[str] = "instance"
     key: ClassVar[str] = "name"
-    name: str
+    name: str  # SLUG.REPLICA, of a rank above 0 SLUG.REPLICA.RANK
     inputs: str | None = None  # digest of all that it is made of
     state: str | None = "ready"
     deleted: bool | None = False  # runs files that are no longer there
     answers: bool | None = None  # says a word when asked, which only drift does, and on request
+
+    @property
+    def leader(self) -> str:
+        """The name of the instance that answers: of rank 0, or its own."""
+        return ".".join(self.name.split(".")[:2])
+
+    @property
+    def unit(self) -> str:
+        """Its systemd unit."""
+        return f"mlx-{'model' if self.name == self.leader else 'rank'}@{self.name}.service"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,23 +13,25 @@ from manifest.part import Part, file
 from manifest.resources import Directory, Instance, Sockets, Unit, UnitSet
 
 TEMPLATE = "mlx-model@.service"
+RANK_TEMPLATE = "mlx-rank@.service"  # the same unit: it is told by its configuration what it is
 GPU_READY = "mlx-gpu-ready.service"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """One placement on one host, with everything its engine is started from."""
+    """One process of a placement, with everything its engine is started from."""
 
-    instance: str  # SLUG.REPLICA
+    instance: str  # SLUG.REPLICA, of a rank above 0 SLUG.REPLICA.RANK
     settings: dict[str, Any]  # the guard's configuration, but for `inputs`
     weights: str | None  # digest of the model's files
     memory_bytes: int | None = None  # the unit's limit on the host's memory; None: none
     stop_timeout_s: int = 60
+    group: tuple[str, ...] = ()  # the instances of all ranks, where there are several
 
     @property
     def unit(self) -> str:
         """The systemd unit's name."""
-        return f"mlx-model@{self.instance}.service"
+        return Instance(name=self.instance).unit
 
 
 def part(
@@ -57,15 +59,23 @@ def part(
             render(GPU_READY, guard_python=python, gpu_uuids=gpu_uuids),
         )
         declared += Part(resources=(_unit(GPU_READY, GPU_READY),))
-    declared += file(f"{layout.UNITS}/{TEMPLATE}", template)
+    for name in (TEMPLATE, RANK_TEMPLATE):
+        declared += file(f"{layout.UNITS}/{name}", template)
     for _, instance in instances:
         declared += instance.part()
-    units = tuple(sorted(one.unit for one, _ in instances))
+    units = [one.unit for one, _ in instances]
     return declared + Part(
         resources=(
-            UnitSet(pattern="mlx-model@*", names=units),
+            *(_unit_set(name, units) for name in (TEMPLATE, RANK_TEMPLATE)),
             Sockets(user=layout.USER),
         )
+    )
+
+
+def _unit_set(template: str, units: Iterable[str]) -> UnitSet:
+    prefix = template.removesuffix(".service")
+    return UnitSet(
+        pattern=f"{prefix}*", names=tuple(sorted(n for n in units if n.startswith(prefix)))
     )
 
 
@@ -93,6 +103,11 @@ class _Instance:
         drop_ins = {"10-limits.conf": limits}
         if self.devices is not None:
             drop_ins["20-gpu.conf"] = self.devices
+        if self.served.group:
+            others = [Instance(name=n).unit for n in self.served.group if n != self.served.instance]
+            drop_ins["30-group.conf"] = self.render(
+                "mlx-group.conf", others=others, fabric_addresses=()
+            )
         settings = self.served.settings
         # Everything that, changed, makes the running engine another than the declared one.
         inputs = digest([self.template, drop_ins, settings, self.served.weights])
@@ -104,5 +119,7 @@ class _Instance:
             part += file(f"{folder}/{name}", drop_in)
         paths = [f"{folder}/{name}" for name in sorted(drop_ins)]
         # One that died and came back serves again, but somebody should know.
-        unit = _unit(self.served.unit, TEMPLATE, *paths, restarts=0)
-        return part + Part(resources=(unit, Instance(name=self.served.instance, inputs=inputs)))
+        instance = Instance(name=self.served.instance, inputs=inputs)
+        template = TEMPLATE if instance.name == instance.leader else RANK_TEMPLATE
+        unit = _unit(instance.unit, template, *paths, restarts=0)
+        return part + Part(resources=(unit, instance))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pyinfra.api import operation
 
@@ -12,25 +12,25 @@ from operations.units import mend, start
 
 
 @operation()
-def ready(unit: Unit, instance: Instance) -> Commands:
+def ready(ranks: Sequence[Unit | Instance]) -> Commands:
     """
     Ensure that an instance runs from the declared inputs and can generate.
 
-    + unit: its systemd unit
-    + instance: its inputs' digest and state
+    + ranks: its systemd unit, its inputs' digest and state; of each rank, where it has several
 
     Started means that a token came: the unit tells systemd so, and this waits for it. It is
     restarted when what it was started from differs from what is declared, whichever run changed
-    that, and for no other reason.
+    that, and for no other reason. Ranks come up together or not at all.
     """
-    yield from converge("instance", [unit, instance], _start)
+    yield from converge("instance", ranks, _start)
 
 
 def _start(compared: Comparison) -> Iterator[Command]:
+    units = [one for one in compared.expected if isinstance(one, Unit)]
+    differs = [compared.of(one) for one in compared.expected if isinstance(one, Instance)]
     if compared.differing(Unit):
         yield from mend(compared)
-    unit, instance = compared.expected
-    stale = {"", "inputs", "deleted"} & compared.of(instance).keys()
-    if stale or compared.of(instance) or "active" in compared.of(unit):
+    stale = any({"", "inputs", "deleted"} & each.keys() for each in differs)
+    if stale or any(differs) or any("active" in compared.of(unit) for unit in units):
         # One that is on its way up with the right inputs is waited for, not begun again.
-        yield start("restart" if stale else "start", unit.id)
+        yield start("restart" if stale else "start", *(unit.name for unit in units))

@@ -13,9 +13,12 @@ from operations.files import remove
 # Whoever reads this at night is told nothing by systemd's own words, but by the unit's last ones.
 START = """
 set -eu
-if systemctl is-failed --quiet "$2"; then systemctl reset-failed "$2"; fi
-systemctl "$1" "$2" || {
-  journalctl --no-pager --output=cat --lines=40 --unit="$2" >&2
+verb=$1; shift
+for unit; do
+  if systemctl is-failed --quiet "$unit"; then systemctl reset-failed "$unit"; fi
+done
+systemctl "$verb" "$@" || {
+  for unit; do journalctl --no-pager --output=cat --lines=40 --unit="$unit" >&2; done
   exit 1
 }
 """
@@ -61,9 +64,9 @@ def mend(compared: Comparison) -> Iterator[Command]:
             yield StringCommand("systemctl reenable --quiet", QuoteString(unit.name))
 
 
-def start(verb: str, unit: str) -> StringCommand:
-    """Start or restart a unit, and show its last words where it does not come up."""
-    return script(START, verb, unit)
+def start(verb: str, *units: str) -> StringCommand:
+    """Start or restart units together, and show their last words where they do not come up."""
+    return script(START, verb, *units)
 
 
 def _run(compared: Comparison) -> Iterator[Command]:

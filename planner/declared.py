@@ -141,6 +141,7 @@ class Model(Declared):
     concurrency: int = Field(default=4, gt=0)  # requests generated for at once
     replicas: int | Literal["fill"] = Field(default=1)
     gpus: tuple[int, ...] | None = None  # pinned by hand; indices in PCI order
+    ranks: Literal[1, 2, 4, 8] | None = None  # split over so many GPUs; None: as few as it fits
     hosts_spanned: int = Field(default=1, ge=1)  # more than one is refused: there is no deploy yet
 
     @classmethod
@@ -159,6 +160,9 @@ class Model(Declared):
             yield "a `repo` needs a `revision`: the commit's 40 hexadecimal digits"
         elif repo is None and revision is not None:
             yield "a `revision` belongs to a `repo`, not to a `path`"
+        pinned, ranks = data.get("gpus"), data.get("ranks")
+        if isinstance(pinned, list | tuple) and ranks not in {None, len(pinned)}:
+            yield f"ranks: {ranks}, but `gpus` pins it to {len(pinned)}: leave one of both out"
         spanned = data.get("hosts_spanned", 1)
         if isinstance(spanned, int) and spanned > 1:
             yield (

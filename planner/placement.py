@@ -200,7 +200,7 @@ class _Host:
             if able is None or chosen is None:
                 continue
             rungs = able.rungs()
-            room = min(free[index] for index in chosen)
+            room = min(free[index] // chosen.count(index) for index in chosen)
             fit = able.fit(
                 rungs[-1:] if frugal else rungs[COMFORTABLE:],
                 room,
@@ -228,12 +228,16 @@ class _Host:
         """Over how many devices a model may go, fewest first."""
         if model.gpus is not None:
             return (len(model.gpus),)
+        if model.ranks is not None:
+            return (model.ranks,)
         return tuple(size for size in SIZES if size <= len(self.spaces)) or (1,)
 
     def _chosen(self, model: Model, size: int, free: Sequence[int]) -> tuple[int, ...] | None:
         """The devices with most room; those of one kind where there are several ranks."""
         if model.gpus is not None:
             return model.gpus if max(model.gpus, default=0) < len(free) else None
+        if self.spaces[0].gpu is None:
+            return (0,) * size  # a CPU host's ranks are processes beside each other
         by_room = sorted(range(len(free)), key=lambda index: (-free[index], index))
         for first in by_room:
             alike = [i for i in by_room if self.spaces[i].name == self.spaces[first].name]
@@ -245,7 +249,9 @@ class _Host:
         """Bytes free on each device of the widest that the model could have."""
         sizes = [s for s in self._sizes(model) if isinstance(traced.rank(s), Rank)]
         chosen = self._chosen(model, sizes[-1], free) if sizes else None
-        return min(free[index] for index in chosen) if chosen else max(free, default=0)
+        if chosen is None:
+            return max(free, default=0)
+        return min(free[index] // chosen.count(index) for index in chosen)
 
     def _raised(self, placed: list[Placement]) -> list[Placement]:
         """The same placements, with more generous settings as far as there is room."""
@@ -262,7 +268,8 @@ class _Host:
             assert isinstance(traced, Traced), "it was placed"  # noqa: S101
             able = candidate(models[placement.model], traced, placement.ranks)
             assert able is not None, "it was placed"  # noqa: S101
-            room = min(free[index] for index in chosen) + placement.need.total
+            room = min(free[index] // chosen.count(index) for index in chosen)
+            room += placement.need.total
             fit = able.fit(able.rungs(), room, self.spaces[chosen[0]], self.devices)
             assert fit is not None, "it fitted with less"  # noqa: S101
             for index in chosen:

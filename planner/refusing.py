@@ -39,22 +39,35 @@ class Refusing:
     ) -> Refusal:
         """No room for ``model`` over any of ``sizes`` devices, where ``room`` bytes are free."""
         able = [it for size in sizes if (it := candidate(model, traced, size))]
+        cpu = self.spaces[0].gpu is None
+        if not cpu and sizes[-1] > (kin := self._of_one_kind()):
+            return Refusal(
+                host=self.host,
+                model=model.slug,
+                needed=None,
+                available=room,
+                reason=f"asks for {sizes[-1]} GPUs of one kind; the host has {kin}",
+                ways_out=("leave `ranks` and `gpus` out, or give the host the GPUs",),
+            )
         if not able:
             return Refusal(
                 host=self.host,
                 model=model.slug,
                 needed=None,
                 available=room,
-                reason=f"cannot be split over {sizes[-1]} GPUs: {traced.rank(sizes[-1])}",
-                ways_out=("pin it to one GPU, or to a number that divides its heads",),
+                reason=f"cannot be split over {sizes[-1]} {'processes' if cpu else 'GPUs'}: "
+                f"{traced.rank(sizes[-1])}",
+                ways_out=("leave it whole, or split it over a number that divides its heads",),
             )
         wide = able[-1]
         space = max(self.spaces, key=lambda one: one.usable)
         settings = wide.rungs()[-1]
         needs = wide.need(settings, space, self.devices)
-        where = "in memory" if space.gpu is None else f"on one {space.name}"
+        where = "in memory" if cpu else f"on one {space.name}"
         if wide.size > 1:
             where = f"on each of {wide.size} GPUs ({space.name})"
+            if cpu:
+                where = f"in each of {wide.size} processes"
         again = f"replica {replica} " if replica else ""
         reason = (
             f"{again}needs {gib(needs.total)} {where} at the least (weights {gib(needs.weights)}, "
@@ -69,6 +82,10 @@ class Refusing:
             reason=reason,
             ways_out=tuple(self._ways_out(wide, settings, space, room)),
         )
+
+    def _of_one_kind(self) -> int:
+        names = [space.name for space in self.spaces]
+        return max(names.count(name) for name in names)
 
     def _ways_out(self, wide: Candidate, settings: Settings, space: Space, room: int) -> list[str]:
         """What would make it fit, the smallest change first."""

@@ -43,12 +43,10 @@ def report(plan: Plan) -> RenderableType:
 def _devices(spaces: Sequence[Space], placed: Sequence[Placement]) -> Table:
     table = Table.grid(padding=(0, 1))
     for space in spaces:
-        mine = [
-            p for p in placed if any((m.host, m.gpu) == (space.host, space.gpu) for m in p.members)
-        ]
+        mine = [p for p in placed for m in p.members if (m.host, m.gpu) == (space.host, space.gpu)]
         free = space.usable - sum(p.need.total for p in mine)
         label = "memory" if space.gpu is None else f"GPU {space.gpu}"
-        instances = ", ".join(p.instance for p in mine) or "nothing"
+        instances = ", ".join(dict.fromkeys(p.instance for p in mine)) or "nothing"
         table.add_row(
             f"  {label}", _bar(space, mine), f"{gib(free)} free of {gib(space.total)}", instances
         )
@@ -86,7 +84,8 @@ def _placements(placements: Iterable[Placement]) -> Table:
         table.add_column(name, justify="left" if name in {"instance", "host", "on"} else "right")
     table.add_column("told the server")
     for p in placements:
-        on = "CPU" if not p.gpus else "GPU " + "+".join(map(str, p.gpus))
+        cpu = "CPU" if p.ranks == 1 else f"CPU x {p.ranks}"
+        on = "GPU " + "+".join(map(str, p.gpus)) if p.gpus else cpu
         parts = [gib(getattr(p.need, name)) for name, _, _ in PARTS]
         s = p.settings
         told = (

@@ -8,6 +8,7 @@ from planner.amounts import gib
 from planner.declared import Host, Model
 from planner.demand import work
 from planner.fitting import Devices, Lock, attention, candidate
+from planner.placement import SIZES
 from planner.plan import Plan, Space
 from planner.traced import Rank, Traced
 
@@ -54,12 +55,14 @@ def _rules(
 ) -> Iterator[str]:
     space = max(spaces, key=lambda one: one.usable)
     yield f"  attention: {attention(traced, space)[1]}"
-    for size in (1, 2, 4, 8):
+    cpu = space.gpu is None
+    sizes = (model.ranks,) if model.ranks else (1,) if cpu else SIZES
+    for size in sizes:
         rank = traced.rank(size)
         many = "one GPU" if size == 1 else f"{size} GPUs"
-        if space.gpu is None:
-            many = "this host"
-        if size > len(spaces):
+        if cpu:
+            many = "this host" if size == 1 else f"{size} processes"
+        elif size > len(spaces):
             yield f"  {many}: the host has {len(spaces)}"
             return
         if not isinstance(rank, Rank):
@@ -100,7 +103,7 @@ def _kind(kind: str, count: int, token: int, fixed: int) -> str:
 def _outcome(host: Host, model: Model, plan: Plan) -> Iterator[str]:
     for placement in plan.placements:
         if (placement.host, placement.model) == (host.name, model.slug):
-            on = "+".join(map(str, placement.gpus)) or "CPU"
+            on = "+".join(map(str, placement.gpus)) or f"{placement.ranks} on the CPU"
             yield f"  placed: {placement.instance} on {on}, {gib(placement.need.total)} on each"
     for refusal in plan.refusals:
         if (refusal.host, refusal.model) == (host.name, model.slug):

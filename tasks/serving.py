@@ -14,14 +14,16 @@ def serving(declaration: Declaration) -> None:
     """Converge configurations and units, end what is not declared, start what is."""
     part = declaration.serving
     by_name = {unit.name: unit for unit in part.of(Unit)}
+    served: dict[str, list[Unit | Instance]] = {}
+    for one in part.of(Instance):
+        served.setdefault(one.leader, []).extend((by_name.pop(one.unit), one))
     for unit_set in part.of(UnitSet):
         units.only(name="End instances that are not declared", unit_set=unit_set)
     sockets.closed(name="End what listens besides them", sockets=part.of(Sockets))
     files.converged(
         name="Write units and settings", resources=part.of(Entry), contents=part.contents
     )
-    served = [(by_name.pop(f"mlx-model@{one.name}.service"), one) for one in part.of(Instance)]
     if by_name:
         units.running(name="Wait for the GPUs", units=tuple(by_name.values()))
-    for unit, instance in served:
-        instances.ready(name=f"Start {unit.name}", unit=unit, instance=instance)
+    for ranks in served.values():
+        instances.ready(name=f"Start {ranks[0].id}", ranks=ranks)

@@ -65,6 +65,9 @@ def environment(config: Config) -> dict[str, str]:
         "MLX_PTX_CACHE_DIR": f"{config.cache_dir}/ptx",
         "CUDA_CACHE_PATH": f"{config.cache_dir}/nv",
         "CUDA_VISIBLE_DEVICES": ",".join(config.gpu_uuids),
+        # On a CPU, mx.compile joins operations only where the host happens to have g++, and with
+        # them a model takes less memory: the plan must hold without.
+        **({} if config.gpu_uuids else {"MLX_DISABLE_COMPILE": "1"}),
         **config.engine_environment,
         **(group_environment(config.group, Path(config.run_dir)) if config.group else {}),
     }
@@ -79,7 +82,10 @@ def group_environment(group: Group, run_dir: Path) -> dict[str, str]:
     """MLX's own variables for one rank; all of them, or it is silently a group of one."""
     if group.backend == "nccl":
         address, _, port = group.ranks[0].rpartition(":")
+        # One host's ranks have a loopback only, which NCCL takes unasked where it finds no other.
+        loopback = {"NCCL_SOCKET_IFNAME": "lo"} if address.startswith("127.") else {}
         return {
+            **loopback,
             "NCCL_HOST_IP": address,
             "NCCL_PORT": port,
             "MLX_WORLD_SIZE": str(group.world),

@@ -13,7 +13,8 @@ when the locked mlx-lm no longer needs it, and when it no longer applies.
    alive, and an exact hit leaves nothing to process, which ends generation for good.
 4. ``Handler``: streams carry no log probabilities and are silent while a tool call is generated,
    so a client could have the former, and the guard a sign of life, only without streaming, where
-   a request cannot be called off.
+   a request cannot be called off.  ``whole_calls``: a tool call that is JSON but no call breaks the
+   whole answer off, where one that is no JSON is left out of it.
 5. ``Server``: the listen backlog is 5, and ``/guard`` tells what only the engine knows.
 """
 # ruff: noqa: ANN401 - mlx-lm is untyped
@@ -75,12 +76,27 @@ class Observed:
 
     def generate(self, *args: Any, **kwargs: Any) -> tuple[Any, Iterator[Any]]:
         context, tokens = self._inner.generate(*args, **kwargs)
+        context.tool_parser = whole_calls(context.tool_parser)
         return context, self._watched(tokens)
 
     def _watched(self, tokens: Iterator[Any]) -> Iterator[Any]:
         for token in tokens:
             self._see(token)
             yield token
+
+
+def whole_calls(parse: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's tool parser that gives calls with arguments or raises the one error looked for."""
+
+    def parsed(text: str, tools: Any) -> list[dict[str, Any]]:
+        try:
+            found = parse(text, tools)
+            calls = found if isinstance(found, list) else [found]
+            return [{**call, "arguments": call["arguments"]} for call in calls]
+        except Exception as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+    return parsed
 
 
 class Handler(upstream_server.APIHandler):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
@@ -52,8 +52,7 @@ DONATION_EXTRA = 16384  # bytes that a buffer may be larger (mlx/backend/common/
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(NamedTuple):
     """An array that an operation makes."""
 
     name: str
@@ -66,8 +65,7 @@ def size(made: Made) -> int:
     return math.prod(made.shape) * made.item
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """One primitive: what it reads, by name, and what it makes."""
 
     name: str
@@ -78,12 +76,20 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The operations in MLX's order, the inputs and constants, the names of the results."""
+    """The operations in MLX's order, the inputs and constants, the names of the results.
+
+    As an export has them and a CPU runs them: the parts of what ``mx.compile`` joins are apart.
+    """
 
     operations: tuple[Operation, ...]
     given: Mapping[str, Made]
     results: tuple[str, ...]
     spent: frozenset[str]  # inputs whose buffers are the pass's own to reuse or give back
+
+    def compiled(self) -> Graph:
+        """The same as a GPU runs it."""
+        order = scheduled(joined(self.operations, self.results), self.results)
+        return Graph(order, self.given, self.results, self.spent)
 
     def alike(self, other: Graph) -> bool:
         """Whether both are the same but for shapes."""
@@ -121,8 +127,7 @@ def record(
             operations.append(Operation(item["name"], reads, makes, tuple(item["arguments"])))
 
     mx.export_function(see, function, (), dict(arrays))  # as keywords: 1024 at most
-    order = scheduled(joined(operations, results), results)
-    return Graph(order, given, tuple(results), frozenset(own))
+    return Graph(scheduled(operations, results), given, tuple(results), frozenset(own))
 
 
 def _made(row: tuple[str, Sequence[int], mx.Dtype]) -> Made:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ def joined(operations: Sequence[Operation], results: Sequence[str]) -> tuple[Ope
                 silu = inner.name == "Sigmoid" and others == inner.reads
                 gated = inner.name == "Compiled" and inner.makes[0].shape == step.makes[0].shape
                 if silu or gated:
-                    one = replace(
-                        one, name="Compiled", reads=tuple(dict.fromkeys((*inner.reads, *others)))
+                    one = one._replace(
+                        name="Compiled", reads=tuple(dict.fromkeys((*inner.reads, *others)))
                     )
                     left[part] = None
         left.append(one)

@@ -46,13 +46,21 @@ def program(
     rows = np.array([known[array.shape, array.item] for array in arrays], dtype=np.int64)
     for other, where in others:
         _agree(graph, rows, arrays, other, where)
-    run = replay(graph)
-    reads = [at[made.name] for step in run.reads for made in step]
+    runs = {cpu: _run(graph, cpu=cpu) for cpu in sorted({lag in ON_CPU for lag in lags})}
+    counted = next(iter(runs.values()))  # on a GPU, where there is one: only there it matters
+    reads = [at[made.name] for step in counted.reads for made in step]
     return {
-        "kernels": sum(run.kernels),
+        "kernels": sum(counted.kernels),
         "reads": named(rows[reads].sum(axis=0)),
-        "live": {lag: [named(r) for r in _peaks(run, rows, at, lag)] for lag in lags},
+        "live": {
+            lag: [named(r) for r in _peaks(runs[lag in ON_CPU], rows, at, lag)] for lag in lags
+        },
     }
+
+
+def _run(graph: Graph, *, cpu: bool) -> Run:
+    """On a CPU nothing is compiled (guard/engines/mlx.py, ``environment``)."""
+    return replay(graph if cpu else graph.compiled())
 
 
 def named(values: Sequence[int]) -> dict[str, int]:
@@ -116,7 +124,7 @@ def _peaks(run: Run, rows: Matrix, at: Mapping[str, int], lag: int) -> list[tupl
 
 def peak(graph: Graph, lag: int) -> int:
     """Bytes at the worst moment of one recording, counted from the end."""
-    run = replay(graph)
+    run = _run(graph, cpu=lag in ON_CPU)
     live = most = 0
     for new, old in zip(run.taken, changes(run, lag), strict=True):
         live += sum(map(size, new))
@@ -128,13 +136,13 @@ def peak(graph: Graph, lag: int) -> int:
 
 
 def read(graph: Graph) -> int:
-    """Bytes that all operations of one recording read."""
-    return sum(size(made) for step in replay(graph).reads for made in step)
+    """Bytes that all operations of one recording read on a GPU."""
+    return sum(size(made) for step in _run(graph, cpu=False).reads for made in step)
 
 
 def kernels(graph: Graph) -> int:
-    """Kernels of one recording."""
-    return sum(replay(graph).kernels)
+    """Kernels of one recording on a GPU."""
+    return sum(_run(graph, cpu=False).kernels)
 
 
 def fitted(values: Mapping[Point, int]) -> dict[str, int]:

@@ -30,24 +30,20 @@ def deploy_tiny(lab: Lab, *arguments: str) -> Run:
 
 
 # What is undone, as root, on a host that serves. Each leaves work for some stages and none for the
-# others, so that an interruption costs the time of one stage and not of all. The unit is disabled
-# in each: systemd, trying again and again, would now and then start it before the deploy does.
+# others, so that an interruption costs the time of one stage and not of all.
 UNDONE = {
-    "unprepared": f"""
-        systemctl disable --quiet --now mlx-model@{INSTANCE}.service
+    "unprepared": """
         rm -r /etc/mlx-hosts /etc/needrestart /etc/systemd/system/mlx-* /var/lib/mlx-hosts
         rm -r /var/cache/mlx-hosts /opt/mlx-hosts/records/models--*
         chmod 0700 /opt/mlx-hosts /opt/mlx-hosts/*
         userdel mlx
         apt-get purge -q -y python3-venv python3.11-venv >/dev/null
     """,
-    "without uv and guard": f"""
-        systemctl disable --quiet --now mlx-model@{INSTANCE}.service
+    "without uv and guard": """
         rm -r /opt/mlx-hosts/tools/* /opt/mlx-hosts/guards/*
         rm /opt/mlx-hosts/records/tools-* /opt/mlx-hosts/records/guards-*
     """,
-    "without the runtime": f"""
-        systemctl disable --quiet --now mlx-model@{INSTANCE}.service
+    "without the runtime": """
         rm -r /opt/mlx-hosts/runtimes/* /opt/mlx-hosts/records/runtimes-*
     """,
 }
@@ -81,5 +77,7 @@ class States:
 
     def _undone(self, name: str) -> list[Path]:
         host = self._lab.boot(name.replace(" ", "-"), layers=self["serving"])
-        host.root_run(f"set -eu\n{UNDONE[name]}", timeout_s=300)
+        # systemd, trying again and again, would now and then start it before the deploy does.
+        stop = f"systemctl disable --quiet --now mlx-model@{INSTANCE}.service"
+        host.root_run(f"set -eu\n{stop}\n{UNDONE[name]}", timeout_s=300)
         return host.retire()

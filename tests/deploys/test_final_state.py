@@ -116,11 +116,19 @@ class Patient:
         if one.kind in MEND:
             self.host.root_run(f"set -eu; set -- {shlex.quote(path)}\n{MEND[one.kind]}")
             self.host.root_run("systemctl daemon-reload")
-        elif one.kind in {"runtime", "weights"}:
+        elif one.kind in PUT_BACK:
             for tree in (path, self._record(one)):
                 put_back(self.layers[0] / tree.lstrip("/"), self.host.root / tree.lstrip("/"))
+        # A directory of an overlay's lower layer is moved by copying it: what runs from it runs
+        # deleted files from then on, though they are back.
+        moved = one.kind in {"directory", "runtime"} and one.change in {
+            "gone",
+            "replaced by a link",
+        }
+        if one.kind in {*MEND, *PUT_BACK} and not moved:
+            return
         # Not the quickest way, but one that cannot forget anything: it ends with a look at all.
-        elif pyinfra(self.lab, "-y", "--json", "--limit", self.host.name).returncode:
+        if pyinfra(self.lab, "-y", "--json", "--limit", self.host.name).returncode:
             self.host.destroy()
             self._boot()
 
@@ -172,6 +180,7 @@ KEEP = {
     "user": "cp -a /etc/passwd /etc/shadow /etc/group /etc/gshadow /root/kept",
     "directory": "stat -c '%a %u:%g' $1 >/root/kept/mode",
 }
+PUT_BACK = {"runtime", "weights"}
 MEND = {
     "file": "rm -rf $1 $1.moved; mv /root/kept/file $1",
     "user": "cp -a /root/kept/* /etc",

@@ -25,6 +25,7 @@ lab = (
                 "name": "nonsense",
                 "context": 256,
                 "concurrency": 1,
+                **json.loads(os.environ.get("MORE_OF_THE_MODEL", "{}")),
             }
         ],
         "hub": {"endpoint": _lab["hub"]["endpoint"]},

@@ -126,6 +126,20 @@ def test_streams_still_lack_logprobs_and_signs_upstream() -> None:
     assert "logprobs" not in streamed
 
 
+@pytest.mark.parametrize("wrong", [7, {"name": "weather"}, [None], {"name": "f", "arguments": {}}])
+def test_a_call_that_is_none_breaks_upstream_only(wrong: object) -> None:
+    """Needed, and in effect: left out here; the last is a whole one, which both pass on."""
+    whole = isinstance(wrong, dict) and "arguments" in wrong
+    upstream = server.ToolCallFormatter(lambda *_: wrong, [])
+    if not whole:
+        with pytest.raises((TypeError, AttributeError, KeyError)):
+            upstream(["{}"])
+    ours = server.ToolCallFormatter(launcher.whole_calls(lambda *_: wrong), [])
+    assert [call["function"] for call in ours(["{}"])] == (
+        [{"name": "f", "arguments": "{}"}] if whole else []
+    )
+
+
 def test_the_server_still_sets_no_limits_and_is_not_strict() -> None:
     """Needed: no memory or cache limit, and a group that may silently be of one."""
     source = inspect.getsource(server)

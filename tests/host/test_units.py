@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import jinja2
@@ -84,11 +85,14 @@ def test_the_unit_runs_and_will_again(host: Host, instance: Instance) -> None:
     }
 
 
-def test_the_unit_is_ours_and_loaded_as_it_stands(host: Host, instance: Instance) -> None:
+def test_the_unit_is_ours_and_loaded_as_it_stands(
+    host: Host, instance: Instance, settings: dict[str, Any]
+) -> None:
     """It comes from our file and our drop-ins, no others, and nothing was edited since."""
     loaded = show(host, instance.unit, "FragmentPath", "DropInPaths", "NeedDaemonReload")
     folder = f"/etc/systemd/system/{instance.unit}.d"
     names = ["10-limits.conf", *(["20-gpu.conf"] if instance.host.gpu else [])]
+    names += ["30-group.conf"] if "group" in settings else []
     assert loaded["FragmentPath"] == "/etc/systemd/system/mlx-model@.service"
     assert loaded["DropInPaths"].split() == [f"{folder}/{name}" for name in names]
     assert loaded["NeedDaemonReload"] == "no"
@@ -103,9 +107,10 @@ def test_systemd_finds_nothing_wrong_with_the_unit(host: Host, instance: Instanc
     assert (done.rc, ours) == (0, [])
 
 
-def test_the_unit_is_the_checkouts(host: Host) -> None:
+@pytest.mark.parametrize("name", ["mlx-model@.service", "mlx-rank@.service"])
+def test_the_unit_is_the_checkouts(host: Host, name: str) -> None:
     """The unit file is the template with a guard's Python filled in, to the byte."""
-    text = owned_text(host, "/etc/systemd/system/mlx-model@.service")
+    text = owned_text(host, f"/etc/systemd/system/{name}")
     lines = text.splitlines()
     (start,) = [line.partition("=")[2] for line in lines if line.startswith("ExecStart=")]
     python = start.split()[0]
@@ -127,6 +132,11 @@ def test_the_drop_ins_are_the_checkouts(
     if instance.host.gpu:
         devices = owned_text(host, f"{folder}/20-gpu.conf")
         assert devices == rendered("mlx-model-gpu.conf")
+    if "group" in settings:
+        above = range(1, len(settings["group"]["ranks"]))
+        others = [f"mlx-rank@{instance.name}.{rank}.service" for rank in above]
+        group = owned_text(host, f"{folder}/30-group.conf")
+        assert group == rendered("mlx-group.conf", others=others, fabric_addresses=())
 
 
 def test_the_sandbox_holds(host: Host, instance: Instance) -> None:
@@ -143,7 +153,25 @@ def test_no_other_instance_is_there(host: Host, declared: Declared) -> None:
     if not declared.open_ended:
         assert units == expected
         settings = host.check_output("ls -A /etc/mlx-hosts/instances").split()
-        assert settings == sorted(f"{one.name}.json" for one in declared.instances)
+        # Into how many ranks the plan splits a model, the inventory need not say.
+        whole = [name for name in settings if name.count(".") == "SLUG.REPLICA.json".count(".")]
+        assert whole == sorted(f"{one.name}.json" for one in declared.instances)
+
+
+def test_the_ranks_are_there_and_no_other(host: Host) -> None:
+    """An instance of several ranks, by its settings' group, has a unit for each, up and enabled."""
+    folder = "/etc/mlx-hosts/instances"
+    expected = []
+    for name in host.check_output("ls -A %s", folder).split():
+        told = json.loads(host.check_output("cat %s", f"{folder}/{name}"))
+        if (group := told.get("group")) and not group["rank"]:
+            expected += [f"{told['instance']}.{n}" for n in range(1, len(group["ranks"]))]
+    units = [f"mlx-rank@{name}.service" for name in sorted(expected)]
+    listed = host.check_output("systemctl list-units --all --plain --no-legend %s", "mlx-rank@*")
+    assert sorted(line.split()[0] for line in listed.splitlines() if line.strip()) == units
+    for unit in units:
+        states = show(host, unit, "ActiveState", "SubState", "Result", "UnitFileState")
+        assert list(states.values()) == ["active", "running", "success", "enabled"], unit
 
 
 def test_nothing_of_ours_has_failed(host: Host) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from manifest.declaration import Declaration, Model, Sources, declare
-from manifest.planned import sources
-from manifest.resources import Directory, File, Instance, Runtime, Unit, Weights
+from manifest.planned import planned, sources
+from manifest.resources import Directory, File, Instance, Runtime, Unit, UnitSet, Weights
 from manifest.weights import Blob, snapshot
 from planner.bound import Bound, BoundGpu
 from planner.declared import Host
+from planner.declared import Model as Placed
+from planner.traced import Traced
 from templates import render
+from tests.planner.test_place import traced
 
 COMMIT = "0" * 40
 HOST = Host(name="gpu-1", flavour="cpu")
@@ -195,3 +198,53 @@ def test_a_model_served_twice_is_fetched_once() -> None:
     assert len([one for one in manifest if isinstance(one, Weights)]) == 1
     assert len([one for one in manifest if isinstance(one, Instance)]) == 2
     assert len([one for one in manifest if isinstance(one, Runtime)]) == 3
+
+
+class Split:
+    """A lock of one model that fits no GPU alone."""
+
+    def traced(self, model: object, *, mlx_lm: str | None = None) -> Traced:
+        del model, mlx_lm
+        return traced(120 * 2**30)
+
+    def entry(self, model: object) -> None:
+        del model
+
+
+def test_each_rank_is_a_unit_with_one_gpu_that_shares_a_network_with_the_others() -> None:
+    """Over two GPUs: one guard for each, told the same group, and which rank it is."""
+    bound = replace(WITH_GPU, gpus=(GPU, replace(GPU, uuid="GPU-2")))
+    model = Placed(path="/srv/big", name="big", context=8192)
+    declaration = planned(Host(name="h", models=(model,)), bound, Split(), SOURCES)
+
+    units = {one.name: one for one in declaration.serving.of(Unit)}
+    told = [
+        json.loads(declaration.contents[f"/etc/mlx-hosts/instances/{name}.json"])
+        for name in ("big.0", "big.0.1")
+    ]
+    assert [one["gpu_uuids"] for one in told] == [["GPU-1"], ["GPU-2"]]
+    assert [one["group"].pop("rank") for one in told] == [0, 1]
+    for one in told:
+        assert one["group"] == {
+            "backend": "nccl",
+            "meeting": "127.0.0.1:7700",
+            "ranks": ["127.0.0.1:7701", "127.0.0.1:7702"],
+        }
+    names = ("mlx-model@big.0.service", "mlx-rank@big.0.1.service")
+    for name, other in zip(names, reversed(names), strict=True):
+        folder = f"/etc/systemd/system/{name}.d"
+        drop_ins = ("10-limits.conf", "20-gpu.conf", "30-group.conf")
+        assert units[name].drop_ins == tuple(f"{folder}/{each}" for each in drop_ins)
+        assert f"\nJoinsNamespaceOf={other}\n" in declaration.contents[f"{folder}/30-group.conf"]
+    assert {one.pattern: one.names for one in declaration.serving.of(UnitSet)} == {
+        "mlx-model@*": names[:1],
+        "mlx-rank@*": names[1:],
+    }
+
+
+def test_a_model_that_is_whole_is_told_of_no_group() -> None:
+    """Nor is its unit given anything of one."""
+    declaration = declared()
+    settings = json.loads(declaration.contents["/etc/mlx-hosts/instances/qwen.0.json"])
+    assert "group" not in settings
+    assert not any("30-group" in path for path in declaration.contents)

@@ -85,6 +85,7 @@ UNIT = Unit(
     drop_ins=("/etc/systemd/system/m@a.0.service.d/10.conf",),
 )
 INSTANCE = Instance(name="a.0", inputs="1" * 64)
+UNIT_1, RANK_1 = replace(UNIT, name="m@a.0.1.service"), replace(INSTANCE, name="a.0.1")
 MASK = [
     "rm -rf -- /etc/systemd/system/m@a.0.service",
     "rm -rf -- /run/systemd/system/m@a.0.service",
@@ -234,6 +235,18 @@ CASES: dict[str, tuple[Change, list[Resource], list[Resource], list[str]]] = {
         [UNIT, INSTANCE],
         [replace(UNIT, active="activating"), replace(INSTANCE, state="loading")],
         ["systemctl daemon-reload", "<start> start m@a.0.service"],
+    ),
+    "one rank of two, of other inputs": (
+        instances._start,  # noqa: SLF001
+        [UNIT, INSTANCE, UNIT_1, RANK_1],
+        [UNIT, INSTANCE, UNIT_1, replace(RANK_1, inputs="2" * 64)],
+        ["<start> restart m@a.0.service m@a.0.1.service"],
+    ),
+    "one rank of two stopped": (
+        instances._start,  # noqa: SLF001
+        [UNIT, INSTANCE, UNIT_1, RANK_1],
+        [UNIT, INSTANCE, replace(UNIT_1, active="inactive"), RANK_1],
+        ["systemctl daemon-reload", "<start> start m@a.0.service m@a.0.1.service"],
     ),
     "an instance that is right, its unit disabled": (
         instances._start,  # noqa: SLF001

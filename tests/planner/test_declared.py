@@ -68,6 +68,14 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda data: first(data).update(hosts_spanned=2),
         "models.0: hosts_spanned: the ranks of an instance are deployed on one host only",
     ),
+    "ranks that are not the GPUs pinned to": (
+        lambda data: first(data).update(ranks=2),
+        "models.0: ranks: 2, but `gpus` pins it to 1: leave one of both out",
+    ),
+    "ranks that no trace has": (
+        lambda data: second(data).update(ranks=3),
+        "models.1.ranks: input should be 1, 2, 4 or 8",
+    ),
     "a measurement of nothing": (
         lambda data: data.update(measured={}),
         "measured: give at least one figure",

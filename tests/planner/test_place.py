@@ -122,3 +122,35 @@ def test_what_was_measured_is_no_longer_said_to_be_assumed():
 
     assert "NCCL" in said
     assert "exo" not in said
+
+
+def test_a_model_is_split_as_asked_though_it_fits_one_gpu():
+    """Over so many GPUs, each of which holds its part."""
+    host = Host(name="h", gpus=(CARD, CARD), models=(model("small", ranks=2),))
+
+    (split,) = place((host,), Known(small=traced(16 * GIB)), mlx_lm="0.32.2").placements
+
+    assert ((0, 1), 8 * GIB) == (split.gpus, split.need.weights)
+
+
+def test_a_cpu_hosts_ranks_share_its_memory():
+    """Two processes: what both take has room, or is refused."""
+    host = Host(name="c", flavour="cpu", models=(model("small", ranks=2),), memory_bytes=16 * GIB)
+
+    plan = place((host,), Known(small=traced(2 * GIB)), mlx_lm="0.32.2")
+    (split,) = plan.placements
+    assert (2, GIB) == (split.ranks, split.need.weights)
+    assert 2 * split.need.total <= plan.spaces[0].usable
+
+    (refusal,) = place((host,), Known(small=traced(16 * GIB)), mlx_lm="0.32.2").refusals
+    assert "in each of 2 processes" in refusal.reason
+    assert refusal.needed > refusal.available
+
+
+def test_ranks_that_a_host_has_no_gpus_for_are_refused_in_words():
+    """The number asked for stands beside the number there is."""
+    host = Host(name="h", gpus=(CARD,), models=(model("small", ranks=2),))
+
+    (refusal,) = place((host,), Known(small=traced(GIB)), mlx_lm="0.32.2").refusals
+
+    assert "asks for 2 GPUs of one kind; the host has 1" == refusal.reason

@@ -17,12 +17,14 @@ from templates import render
 HERE = Path(__file__).parents[2] / "templates"
 UNIT = "mlx-model@.service"
 INSTANCE = "mlx-model@qwen3-30b.0.service"
+RANK = "mlx-rank@qwen3-30b.0.1.service"
 GPUS = ("GPU-5a3e7c1e-0000-0000-0000-000000000001", "GPU-5a3e7c1e-0000-0000-0000-000000000002")
 VARIANTS: dict[str, dict[str, Any]] = {
     "cpu": {},
     "cpu, memory": {"memory_bytes": 6 * 1024**3},
     "cpu, mounts": {"mounts": ("/srv/models", "/srv/other models", "/srv/100%")},
     "gpu": {"gpu": True},
+    "gpu, one of two ranks": {"gpu": True, "others": (RANK,)},
     "gpu, memory, mounts": {"gpu": True, "memory_bytes": 2**40, "mounts": ("/srv/models",)},
 }
 
@@ -47,7 +49,12 @@ needs_systemd = pytest.mark.skipif(
 
 
 def write(
-    folder: Path, *, gpu: bool = False, memory_bytes: int | None = None, mounts: tuple = ()
+    folder: Path,
+    *,
+    gpu: bool = False,
+    memory_bytes: int | None = None,
+    mounts: tuple = (),
+    others: tuple = (),
 ) -> None:
     """Write a host's units as a deploy would."""
     python = sys.executable  # systemd looks for the program of each unit
@@ -59,6 +66,10 @@ def write(
     limits = render("mlx-model-limits.conf", served=served, mounts=mounts)
     (drop_ins / "10-limits.conf").write_text(limits)
     (folder / INSTANCE).write_text(render(UNIT, guard_python=python))
+    if others:
+        group = render("mlx-group.conf", others=others, fabric_addresses=())
+        (drop_ins / "30-group.conf").write_text(group)
+        (folder / RANK).write_text(render(UNIT, guard_python=python))
     if gpu:
         (drop_ins / "20-gpu.conf").write_text(render("mlx-model-gpu.conf"))
         ready = render("mlx-gpu-ready.service", guard_python=python, gpu_uuids=GPUS)
