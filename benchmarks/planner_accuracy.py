@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import resource
 import sys
 import tempfile
 from importlib.metadata import version
@@ -26,6 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 LAG = 110
 LIMIT = 600  # seconds for one architecture
+MEMORY = 8 << 30  # bytes of address space
 # call at which a request arrives, tokens of its prompt, tokens of its answer
 SCENARIOS = {
     "one sequence": ((1, 1, 256, 2), [(0, 700, 24)]),
@@ -241,6 +243,7 @@ def apart(name: str) -> dict[str, object]:
     here, there = forked.Pipe(duplex=False)
 
     def run() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         try:
             there.send(one(name))
         except Exception as error:  # noqa: BLE001 -- a row less

@@ -248,6 +248,7 @@ class _Server:
         self.kept: deque[int] = deque()
         self.joined = False  # copies that come with the next step
         self.peak = 0
+        self.flying = 0  # over what is held, of a token that is still on its way
         self.widest = 0  # batch so far
 
     @property
@@ -265,7 +266,7 @@ class _Server:
 
     def next(self) -> Moment:
         """``BatchGenerator._next``."""
-        self.peak = 0
+        self.peak = self.flying = 0
         if self.answers.requests:
             self._generate()
         if len(self.answers.requests) < self._most:
@@ -284,7 +285,7 @@ class _Server:
     def _most(self) -> int:
         return max(self.settings.decode_concurrency, self.settings.prompt_concurrency)
 
-    def _note(self, name: str = "", of: Batch | None = None, step: int = 1, more: int = 0) -> None:
+    def _note(self, name: str = "", of: Batch | None = None, step: int = 1, more: int = 0) -> int:
         """An evaluation: what it needs comes on top of what is held after it.
 
         ``more`` are bytes that were held before it and no longer after it.
@@ -299,7 +300,8 @@ class _Server:
                 tokens=of.tokens,
                 longest=of.longest,
             )
-        self.peak = max(self.peak, self.held + over + more)
+        self.peak = max(self.peak, self.held + over + more + self.flying)
+        return over
 
     def _generate(self) -> None:
         answers = self.answers
@@ -341,7 +343,8 @@ class _Server:
         alone = replace(moved, lengths=[replace(it) for it in moved.lengths])
         self.answers.extend(moved)
         self.widest = max(self.widest, len(self.answers.requests))
-        self._note("join", alone, more=more)
+        # generate.py, `GenerationBatch._step`: the chunk after it does not wait for it
+        self.flying = self._note("join", alone, more=more)
         self.joined = True
 
     def _prompt(self) -> None:

@@ -139,13 +139,14 @@ class _Ways:
 
     def _steps(self, record: Record) -> tuple[int, int]:
         """Two steps that are short where the graph has a part for each token."""
+        # Both beyond the 64 from which experts are sorted, by operations of their own.
         sizes = [
             len(record(Point(1 if not self.batched else 2, step, self.far + 4096)).operations)
-            for step in (8, 16)
+            for step in (40, 41)
         ]
         (growth,) = (b - a for a, b in pairwise(sizes))
-        self.unrolled = 32 if growth else STEP
-        return (32, 64) if growth else (STEP, 4 * STEP)
+        self.unrolled = 64 if growth else STEP
+        return (64, 128) if growth else (STEP, 4 * STEP)
 
 
 @contextlib.contextmanager
