@@ -50,7 +50,7 @@ def one(name: str) -> dict[str, object]:
 
     from hub.checkpoint import write_hollow
     from hub.making import _local_header
-    from planner.demand import Settings
+    from planner.demand import CPU, Settings, need
     from planner.hollow import program
     from planner.hollow.__main__ import trace
     from planner.replay import replay
@@ -96,6 +96,7 @@ def one(name: str) -> dict[str, object]:
                 prefill_step=step,
                 prompt_cache_entries=entries,
             )
+            longest = max(prompt + answer for _, prompt, answer in requests)
             seen = serve(model, settings, requests, base)
             said = list(replay(traced, rank, settings, requests, lag=LAG))
             assert len(seen) == len(said), (len(seen), len(said))
@@ -108,6 +109,7 @@ def one(name: str) -> dict[str, object]:
                 "least": min(settled, key=lambda it: it[1] / it[0]),
                 "most": max(settled, key=lambda it: it[1] / it[0]),
                 "peak": [max(peak for _, peak in seen), max(m.peak for m in said)],
+                "plan": need(traced, rank, settings, longest, CPU).mlx,
             }
         fitted = sorted(n for n, p in traced.programs.items() if p.fitted)
         return {"name": name, "weights": [weights, rank.weights], "rows": rows, "fitted": fitted}
@@ -166,7 +168,9 @@ and the most by which the prediction exceeds MLX's active memory between two eva
 caches, kept sequences), then by which it exceeds MLX's peak. Of the peaks, {within} of {peaks} are
 between 0 and 25 % above; the lowest is {lowest:+.1f} %, the highest {highest:+.1f} %. Of the
 figures between evaluations, {held_within} of {held} are within 1 % both ways, of those of the
-weights {weights_within} of {count}.
+weights {weights_within} of {count}. What a plan reserves (`planner.demand.need`: the most that
+these settings allow at the longest of these contexts, whatever comes when) was below MLX's peak in
+{short} of {peaks}; where it is nearest, it is {tightest:+.1f} % of it.
 
 `(fitted)`: the graph depends on the number of tokens, so the polynomial is fitted through small
 ones. MLX's peak depends on how far the device is behind, which differs from run to run; the
@@ -191,6 +195,7 @@ def page(results: list[dict[str, object]]) -> str:
     peaks = [_percent(*row["peak"]) for row in rows]
     held = [(_percent(*row["least"]), _percent(*row["most"])) for row in rows]
     weights = [_percent(*result["weights"]) for result in shown]
+    plans = [_percent(row["peak"][0], row["plan"]) for row in rows]
     return PAGE.format(
         versions=f"mlx {version('mlx')}, mlx-lm {version('mlx-lm')}",
         count=len(shown),
@@ -198,6 +203,8 @@ def page(results: list[dict[str, object]]) -> str:
         within=sum(0 <= it <= 25 for it in peaks),  # noqa: PLR2004 -- the goal
         lowest=min(peaks),
         highest=max(peaks),
+        short=sum(it < 0 for it in plans),
+        tightest=min(plans),
         held=len(held),
         held_within=sum(low >= -1 and high <= 1 for low, high in held),
         weights_within=sum(0 <= round(it, 1) <= 1 for it in weights),
