@@ -19,7 +19,7 @@ from planner.traced import Traced
 
 ROOT = Path(__file__).parents[1]
 SIZES = (1, 2, 4, 8)  # ranks: the numbers of GPUs that machines have
-TIME_LIMIT = 600.0  # seconds; a trace takes a few, one with a part for each token a minute
+TIME_LIMIT = 600.0  # seconds; a trace takes a few, one with a part for each token some minutes
 MEMORY_LIMIT = 8 * 2**30  # bytes of address space; a trace touches about 100 MB of it
 
 

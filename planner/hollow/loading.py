@@ -36,7 +36,8 @@ def transient(directory: Path, lag: int) -> int:
         flat: Any = tree_flatten(model.parameters())
         return [array for _, array in flat]
 
-    return max(0, work.peak(_read_when_wanted(graph.record(run, arrays, lambda _: False)), lag))
+    recorded = _read_when_wanted(graph.record(run, arrays, lambda _: False))
+    return max(0, work.peaks(recorded, [lag])[lag])
 
 
 def _read_when_wanted(recorded: graph.Graph) -> graph.Graph:

@@ -122,18 +122,17 @@ class _Ways:
         long = (self.far + 4096 + extra, self.far + 8192 + extra)
         short = (self.far + max(steps) + STEP + extra,)
         rows: list[dict[int, dict[str, int]]] = []
+        reads: dict[str, int] = {}  # counted on a GPU only
+        kernels = 0
         for lengths in (long, short):
             points = [Point(*it) for it in dict.fromkeys(product(batches, steps, lengths))]
             graphs = {point: record(point) for point in points}
-            rows.append(
-                {
-                    lag: work.fitted({p: work.peak(g, lag) for p, g in graphs.items()})
-                    for lag in lags
-                }
-            )
-            if lengths == long:
-                reads = work.fitted({p: work.read(g) for p, g in graphs.items()})
-                kernels = min(work.kernels(g) for g in graphs.values())
+            peaks = {point: work.peaks(graph, lags) for point, graph in graphs.items()}
+            rows.append({lag: work.fitted({p: peaks[p][lag] for p in points}) for lag in lags})
+            if lengths == long and lags != work.ON_CPU:
+                read = {point: work.read(graph) for point, graph in graphs.items()}
+                reads = work.fitted({point: size for point, (size, _) in read.items()})
+                kernels = min(count for _, count in read.values())
         live = {lag: [row[lag] for row in rows] for lag in lags}
         return {"kernels": kernels, "reads": reads, "live": live, "fitted": True}
 

@@ -122,9 +122,13 @@ def _peaks(run: Run, rows: Matrix, at: Mapping[str, int], lag: int) -> list[tupl
     return [tuple(map(int, live[index])) for index in chosen]
 
 
-def peak(graph: Graph, lag: int) -> int:
-    """Bytes at the worst moment of one recording, counted from the end."""
-    run = _run(graph, cpu=lag in ON_CPU)
+def peaks(graph: Graph, lags: Sequence[int]) -> dict[int, int]:
+    """Bytes at the worst moment of one recording, counted from the end, by lag."""
+    runs = {cpu: _run(graph, cpu=cpu) for cpu in {lag in ON_CPU for lag in lags}}
+    return {lag: _peak(runs[lag in ON_CPU], lag) for lag in lags}
+
+
+def _peak(run: Run, lag: int) -> int:
     live = most = 0
     for new, old in zip(run.taken, changes(run, lag), strict=True):
         live += sum(map(size, new))
@@ -135,14 +139,10 @@ def peak(graph: Graph, lag: int) -> int:
     return most - end
 
 
-def read(graph: Graph) -> int:
-    """Bytes that all operations of one recording read on a GPU."""
-    return sum(size(made) for step in _run(graph, cpu=False).reads for made in step)
-
-
-def kernels(graph: Graph) -> int:
-    """Kernels of one recording on a GPU."""
-    return sum(_run(graph, cpu=False).kernels)
+def read(graph: Graph) -> tuple[int, int]:
+    """Bytes that all operations of one recording read on a GPU, and how many kernels they are."""
+    run = _run(graph, cpu=False)
+    return sum(size(made) for step in run.reads for made in step), sum(run.kernels)
 
 
 def fitted(values: Mapping[Point, int]) -> dict[str, int]:
