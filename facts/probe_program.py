@@ -167,7 +167,7 @@ class Probe:
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
                 return file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
     @staticmethod

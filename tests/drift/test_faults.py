@@ -15,7 +15,7 @@ import pytest
 
 from lab import Host, Lab
 from tests.deploying import ROOT
-from tests.drift.checking import INVENTORY, Checked, drift
+from tests.drift.checking import INVENTORY, Checked, deploy, drift
 
 pytestmark = pytest.mark.lab
 
@@ -219,6 +219,15 @@ def test_a_stamp_that_is_not_one(
     assert host["verdict"] == verdict, str(checked)
     assert checked.returncode == {"drift": 2, "cannot tell": 1}[verdict]
     assert [one["class"] for one in host["findings"]] == ([cause] if cause else [])
+
+
+def test_a_directory_in_the_stamps_place_is_drift_and_goes(lab: Lab, broken: Host) -> None:
+    """Whatever stands there, the host is looked at, and the next run puts the stamp back."""
+    broken.root_run("rm /etc/mlx-hosts/stamp.json; mkdir /etc/mlx-hosts/stamp.json")
+    checked = drift(lab, broken.name)
+    assert checked.host(broken.name)["verdict"] == "drift", str(checked)
+    deploy(lab, broken.name)
+    assert drift(lab, broken.name).returncode == 0
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

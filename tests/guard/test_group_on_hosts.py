@@ -152,7 +152,7 @@ def pair(
 @pytest.fixture
 def times(pytestconfig: pytest.Config) -> int:
     """How often each fault is tried."""
-    return 3 if pytestconfig.getoption("--soak") else 1
+    return 10 if pytestconfig.getoption("--soak") else 1
 
 
 def hurting(pair: Pair, hurt: Callable[[], object], undo: Callable[[], object]) -> dict[str, Any]:
