@@ -204,6 +204,30 @@ MIMO_FLASH = {
     "attention_value_scale": 0.707,
 }
 
+MINISTRAL_8B = {
+    "model_type": "ministral3",
+    "hidden_size": 4096,
+    "num_hidden_layers": 34,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 131072,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 262144,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 1000000.0,
+        "factor": 16.0,
+        "original_max_position_embeddings": 16384,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.1,
+    },
+}
 MODELS: dict[str, dict[str, Any]] = {
     "Qwen3-4B": QWEN3_4B,
     "Llama-3.1-8B": LLAMA_8B,
@@ -214,6 +238,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "gpt-oss-20b-mxfp4": {**GPT_OSS_20B, "quantization": MXFP4},
     "gemma-3-27b-4bit": {**GEMMA3_27B, "quantization": FOUR},
     "Qwen3-Next-80B-A3B-4bit": {**QWEN3_NEXT, "quantization": FOUR},
+    "Ministral-3-8B-FP8": {**MINISTRAL_8B, "quantization_config": {"quant_method": "fp8"}},
     "DeepSeek-V3-4bit": {**DEEPSEEK_V3, "quantization": FOUR},
     "MiMo-V2-Flash-4bit": {**MIMO_FLASH, "quantization": FOUR},
 }
@@ -231,7 +256,7 @@ PAGE = """\
 
 Made by `benchmarks/planner_published.py --write`: the numbers of each published `config.json`,
 headers made from mlx-lm's own classes with the quantization that the name says (no hub could be
-reached).
+reached). FP8 checkpoints are made 16-bit when they are loaded, twice their files.
 
 {weights}
 
@@ -280,14 +305,16 @@ def header(name: str) -> dict[str, Any]:
     types = {"bfloat16": "BF16", "float32": "F32", "uint32": "U32", "uint8": "U8", "float16": "F16"}
     at, tensors = 0, {}
     flat: Any = tree_flatten(made.parameters())
+    eight = config.get("quantization_config", {}).get("quant_method") == "fp8"
     for path, array in flat:
         kind = types[str(array.dtype).rpartition(".")[2]]
-        tensors[path] = {
-            "dtype": kind,
-            "shape": list(array.shape),
-            "data_offsets": [at, at + array.nbytes],
-        }
-        at += array.nbytes
+        parts = [(path, kind, array.shape, array.nbytes)]
+        if eight and path.endswith("_proj.weight"):
+            parts = [(path, "F8_E4M3", array.shape, array.size), (f"{path}_scale_inv", kind, (), 2)]
+        for part, dtype, shape, size in parts:
+            ends = [at, at + size]
+            tensors[part] = {"dtype": dtype, "shape": list(shape), "data_offsets": ends}
+            at += size
     return tensors
 
 
