@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lab import Host, Lab
+from tests.asking import say
 from tests.deploying import Run, pyinfra
 from tests.drift.checking import INVENTORY, drift
 
@@ -20,18 +21,6 @@ RANKS = ("nonsense.0", "nonsense.0.1")
 UNITS = ("mlx-model@nonsense.0.service", "mlx-rank@nonsense.0.1.service")
 SPLIT = {"MORE_OF_THE_MODEL": json.dumps({"ranks": 2})}
 START = f"Serving | Start {UNITS[0]}"
-ASK = """
-import http.client, json, socket
-class Api(http.client.HTTPConnection):
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
-        self.sock.connect("/run/mlx-hosts/nonsense.0/api.sock")
-api = Api("guard")
-api.request("POST", "/v1/completions", json.dumps(
-    {"model": "nonsense", "prompt": "hello", "max_tokens": 8, "temperature": 0}))
-print(json.dumps(json.loads(api.getresponse().read())["choices"]))
-"""
 
 
 def deploy(lab: Lab, host: Host, environment: dict[str, str]) -> Run:
@@ -41,9 +30,9 @@ def deploy(lab: Lab, host: Host, environment: dict[str, str]) -> Run:
     return run
 
 
-def say(host: Host) -> str:
-    """What it says to a greedy completion, through the guard's socket."""
-    return host.root_run("python3 -", input=ASK, timeout_s=90).stdout
+def choices(host: Host) -> object:
+    """What it says, by whatever number of ranks."""
+    return say(host, "nonsense.0", "nonsense")["choices"]
 
 
 def state(host: Host, rank: int) -> dict[str, Any]:
@@ -77,11 +66,11 @@ def test_split_it_answers_as_it_did_whole(
 ) -> None:
     """Whole, split, no change, no drift, either rank lost and back, whole again."""
     deploy(lab, host, {})
-    whole = say(host)
+    whole = choices(host)
 
     deploy(lab, host, SPLIT)
     assert host.root_run(f"systemctl is-active {' '.join(UNITS)}").stdout.split() == ["active"] * 2
-    assert say(host) == whole
+    assert choices(host) == whole
     assert deploy(lab, host, SPLIT).changed == {}
     for name, value in SPLIT.items():
         monkeypatch.setenv(name, value)
@@ -92,7 +81,7 @@ def test_split_it_answers_as_it_did_whole(
         before = engines(host)
         host.root_run(f"kill -KILL {before[rank]}")
         until_new(host, before)
-        assert say(host) == whole
+        assert choices(host) == whole
     found = drift(lab, host.name).findings(host.name)
     assert found == {("changed by hand", f"unit:{unit}") for unit in UNITS}  # died, and came back
     assert START in deploy(lab, host, {}).changed
@@ -100,7 +89,7 @@ def test_split_it_answers_as_it_did_whole(
 
     monkeypatch.undo()
     deploy(lab, host, {})
-    assert say(host) == whole
+    assert choices(host) == whole
     left = host.root_run("systemctl list-units --all --plain --no-legend 'mlx-rank@*'").stdout
     left += host.root_run("ls /etc/mlx-hosts/instances /etc/systemd/system").stdout
     assert "nonsense.0.1" not in left

@@ -16,26 +16,13 @@ import pytest
 from jinja2 import Template
 
 from lab import Host, Lab
+from tests.asking import say
 from tests.guard import fault_table, sandbox
 from tests.guard.models import make_tiny_llama
 
 pytestmark = pytest.mark.lab
 
 ROOT = Path(__file__).parents[2]
-ASK = """
-import http.client, json, socket, sys
-class Api(http.client.HTTPConnection):
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
-        self.sock.connect("/run/mlx-hosts/pair.0.0/api.sock")
-api = Api("guard")
-api.request("POST", "/v1/completions", json.dumps(
-    {"model": "pair", "prompt": "hello", "max_tokens": 8, "temperature": 0}))
-print(api.getresponse().read().decode())
-"""
-
-
 LOST, CUT = "{whom} of rank {rank}, SIG{number}", "host of rank {rank} cut off, and back"
 FIRST = "rank {rank} started 8 s before the other"
 TABLE = fault_table.Table(
@@ -127,8 +114,7 @@ class Pair:
         return time.monotonic() - began
 
     def ask(self) -> dict[str, Any]:
-        told = self.hosts[0].root_run("python3 -", input=ASK, timeout_s=90).stdout
-        return dict(json.loads(told))
+        return say(self.hosts[0], "pair.0.0", "pair")
 
 
 @pytest.fixture(scope="module")

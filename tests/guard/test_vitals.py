@@ -61,25 +61,21 @@ def test_a_long_prefill_that_tells_is_no_hang(vitals: Vitals) -> None:
         assert vitals.check(step * 20.0 + 19.9) == []
 
 
-def test_a_prompt_left_in_the_middle_still_takes_its_step(vitals: Vitals) -> None:
-    """The engine goes on with it until it can tell; that silence is not another stream's hang."""
-    seen(vitals, 8)
-    seen(vitals, 5000)
+@pytest.mark.parametrize(("before", "quiet", "hung"), [((8, 5000), 20, 50), ((8,), 120, 150)])
+def test_a_prompt_left_in_the_middle_still_takes_its_step(
+    vitals: Vitals, before: tuple[int, ...], quiet: float, hung: float
+) -> None:
+    """The engine goes on with it until it can tell, and compiles for it where it is the first.
+
+    That silence is not another stream's hang.
+    """
+    for tokens in before:
+        seen(vitals, tokens)
     left = enter(vitals, 5000, 0)
     vitals.leave(left, 0)
     enter(vitals, 8, 0)
-    assert vitals.check(20) == []
-    assert isinstance(vitals.check(50), Hung)
-
-
-def test_a_prompt_left_in_its_first_step_may_compile_it(vitals: Vitals) -> None:
-    """The engine compiles for it though nobody waits for it any more, and others wait for that."""
-    seen(vitals, 8)
-    left = enter(vitals, 5000, 0)
-    vitals.leave(left, 0)
-    enter(vitals, 8, 0)
-    assert vitals.check(120) == []
-    assert isinstance(vitals.check(150), Hung)
+    assert vitals.check(quiet) == []
+    assert isinstance(vitals.check(hung), Hung)
 
 
 def test_the_pace_is_learnt_and_not_beyond_belief(vitals: Vitals) -> None:

@@ -121,6 +121,16 @@ CASES: dict[str, tuple[Change, list[Resource], list[Resource], list[str]]] = {
         [],
         ["<make> /etc/x", "<own> /etc/x root:root 0755"],
     ),
+    "a directory replaced by a link, behind which all is right": (
+        changes_of_files,
+        [FOLDER, FILE],
+        [replace(FOLDER, instead="link"), FILE],
+        [
+            "<make> /etc/x",
+            "<own> /etc/x root:root 0755",
+            f"<write> /etc/x/a.conf {SUM} root:root 0644",
+        ],
+    ),
     "a directory of another mode": (
         changes_of_files,
         [FOLDER],
