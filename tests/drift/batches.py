@@ -28,11 +28,18 @@ def batches(breaks: Iterable[Break], *, seed: int) -> list[list[Break]]:
 
 
 def _apart(one: Break, other: Break) -> bool:
+    if _blinds(one) or _blinds(other):
+        return False
     if _runs(one) or _runs(other):
         # Units and settings are what a model is restarted by: not together with it.
         return not (_runs(one) and _runs(other)) and "package" in {one.kind, other.kind}
     mine, theirs = _path(one), _path(other)
     return not (f"{mine}/".startswith(f"{theirs}/") or f"{theirs}/".startswith(f"{mine}/"))
+
+
+def _blinds(one: Break) -> bool:
+    """Without its stamp a host cannot tell a hand's change from what was never rolled out."""
+    return one.resource in {"file:/etc/mlx-hosts/stamp.json", "directory:/etc/mlx-hosts"}
 
 
 def _runs(one: Break) -> bool:

@@ -58,15 +58,17 @@ def test_ready_comes_after_a_token(tmp_path: Path, tiny: Path) -> None:
     """systemd is told READY once, after loading was told; until then requests get a 503."""
     instance = Instance(tmp_path, tiny)
     instance.start()
-    instance.until(lambda: instance.client.get("/health").status_code == 503)
+    instance.until(lambda: instance.state().get("engine_pid") is not None)
+    os.kill(instance.engine_pid, signal.SIGSTOP)  # it would load so small a model in no time
+    instance.until(lambda: any(w.startswith("STATUS=loading: ") for w in instance.notified()))
     early = instance.chat()
     assert early.status_code == 503
     assert int(early.headers["Retry-After"]) > 0
+    os.kill(instance.engine_pid, signal.SIGCONT)
     instance.until(lambda: "READY=1" in instance.notified())
     told = instance.notified()
     assert told.count("READY=1") == 1
     assert any(word.startswith("EXTEND_TIMEOUT_USEC=") for word in told)
-    assert any(word.startswith("STATUS=loading: ") for word in told)
     assert told.index("READY=1") > max(
         index for index, word in enumerate(told) if word.startswith("STATUS=loading")
     )
