@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lab import Host
+from manifest import layout
 from manifest.resources import (
     Directory,
     Entry,
@@ -65,11 +66,18 @@ def breaks(resources: Iterable[Resource]) -> list[Break]:
             change=change,
             script=script,
             finding=finding,
-            at=resource.address,
+            at=_named(resource, change),
         )
         for resource in resources
         for change, script, finding in _CHANGES.get(type(resource), lambda _: iter(()))(resource)
     ]
+
+
+def _named(resource: Resource, change: str) -> str:
+    """What a check names: without its stamp a host can tell of that alone."""
+    if (resource.id, change) == (layout.ETC, "gone"):
+        return f"{File.kind}:{layout.STAMP}"
+    return resource.address
 
 
 def one_of_each(all_breaks: Iterable[Break], *, seed: int = 0) -> list[Break]:
@@ -94,16 +102,18 @@ def _ownership(entry: Entry) -> Iterator[Change]:
 def _file(file: File) -> Iterator[Change]:
     path = shlex.quote(file.path)
     yield "content", f"echo '# by hand' >>{path}", BY_HAND
-    yield (
-        "content, time kept",
-        f't=$(stat -c %y {path}); echo >>{path}; touch -d "$t" {path}',
-        BY_HAND,
-    )
+    if file.sha256 is not None:  # the stamp says the same with an empty line at its end
+        yield (
+            "content, time kept",
+            f't=$(stat -c %y {path}); echo >>{path}; touch -d "$t" {path}',
+            BY_HAND,
+        )
     yield "emptied", f": >{path}", BY_HAND
     yield from _ownership(file)
     yield "gone", f"rm {path}", MISSING
     yield "replaced by a link", f"mv {path} {path}.moved; ln -s {path}.moved {path}", BY_HAND
-    yield "replaced by a directory", f"rm {path}; mkdir {path}", BY_HAND
+    lost = BY_HAND if file.sha256 is not None else MISSING  # a stamp that cannot be read is none
+    yield "replaced by a directory", f"rm {path}; mkdir {path}", lost
 
 
 def _directory(directory: Directory) -> Iterator[Change]:

@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Iterable
 
+from manifest import layout
 from tests.breaks import Break
 
 # What belongs to the running model is broken one at a time; so is its user.
@@ -39,7 +40,7 @@ def _apart(one: Break, other: Break) -> bool:
 
 def _blinds(one: Break) -> bool:
     """Without its stamp a host cannot tell a hand's change from what was never rolled out."""
-    return one.resource in {"file:/etc/mlx-hosts/stamp.json", "directory:/etc/mlx-hosts"}
+    return _path(one) in {layout.STAMP, layout.ETC}
 
 
 def _runs(one: Break) -> bool:
