@@ -200,7 +200,7 @@ class _Host:
             if able is None or chosen is None:
                 continue
             rungs = able.rungs()
-            room = min(free[index] // chosen.count(index) for index in chosen)
+            room = _each(free, chosen)
             fit = able.fit(
                 rungs[-1:] if frugal else rungs[COMFORTABLE:],
                 room,
@@ -251,7 +251,7 @@ class _Host:
         chosen = self._chosen(model, sizes[-1], free) if sizes else None
         if chosen is None:
             return max(free, default=0)
-        return min(free[index] // chosen.count(index) for index in chosen)
+        return _each(free, chosen)
 
     def _raised(self, placed: list[Placement]) -> list[Placement]:
         """The same placements, with more generous settings as far as there is room."""
@@ -268,7 +268,7 @@ class _Host:
             assert isinstance(traced, Traced), "it was placed"  # noqa: S101
             able = candidate(models[placement.model], traced, placement.ranks)
             assert able is not None, "it was placed"  # noqa: S101
-            room = min(free[index] // chosen.count(index) for index in chosen)
+            room = _each(free, chosen)
             room += placement.need.total
             fit = able.fit(able.rungs(), room, self.spaces[chosen[0]], self.devices)
             assert fit is not None, "it fitted with less"  # noqa: S101
@@ -276,3 +276,8 @@ class _Host:
                 free[index] -= fit.need.total - placement.need.total
             raised.append(replace(placement, settings=fit.settings, need=fit.need))
         return raised
+
+
+def _each(free: Sequence[int], chosen: Sequence[int]) -> int:
+    """Bytes that each rank can have, where some may share a device."""
+    return min(free[index] // chosen.count(index) for index in chosen)

@@ -207,7 +207,7 @@ def _unit_set(unit_set: UnitSet) -> Iterator[Change]:
 
 
 def _instance(instance: Instance) -> Iterator[Change]:
-    unit = shlex.quote(f"mlx-model@{instance.name}.service")
+    unit = shlex.quote(instance.unit)
     config = shlex.quote(f"/etc/mlx-hosts/instances/{instance.name}.json")
     edit = f'cp -a {config} /root/kept.json; sed -i \'s/"inputs": "..../"inputs": "0000/\' {config}'
     back = f"systemctl restart {unit}; mv /root/kept.json {config}"
