@@ -28,7 +28,8 @@ SECONDS = 600  # to read files again in, at idle priority
 
 def check() -> Judgement | None:
     """Look at this host and judge it; None while a deploy is under way."""
-    probe = runpy.run_path(str(HERE / "probe_program.py"))["Probe"]
+    trees = runpy.run_path(str(HERE / "tree_program.py"))
+    probe = runpy.run_path(str(HERE / "probe_program.py"), init_globals=trees)["Probe"]
     question = {"resources": [one.to_json() for one in WATCHED], "stamp": True, "seconds": SECONDS}
     answer = probe(question).answer()
     if answer["deploying"] is not None:

@@ -16,7 +16,11 @@ from typing_extensions import override
 from manifest.manifest import Manifest, read
 from manifest.resources import Resource
 
-PROGRAM = (Path(__file__).parent / "probe_program.py").read_text(encoding="utf-8")
+TREE, _PROBE = (
+    (Path(__file__).parent / f"{name}_program.py").read_text(encoding="utf-8")
+    for name in ("tree", "probe")
+)
+PROGRAM = f"{TREE}\n{_PROBE}"
 TIMEOUT = 120  # seconds; a cuda runtime of 20,000 files takes under one
 
 

@@ -1,9 +1,10 @@
 """The program that looks at a host: sent, run and answered in one round trip.
 
-Standard library only, Python 3.9 and up, one file: it is fed to ``python3 -`` on the host. It
-reads and changes nothing. The question is JSON, ``{"resources": [...], "deep": bool}``, whose
-resources are expected ones; the answer is ``{"version", "resources", "stamp", "boot", "problems"}``
-with what is there in their place, a resource that is not there left out.
+Standard library only, Python 3.9 and up: it is fed to ``python3 -`` on the host, behind
+``facts/tree_program.py``. It reads and changes nothing. The question is JSON, ``{"resources":
+[...], "deep": bool}``, whose resources are expected ones; the answer is ``{"version", "resources",
+"stamp", "boot", "problems"}`` with what is there in their place, a resource that is not there left
+out.
 
 With ``"stamp": true`` it looks besides at all that the host's own stamp names, so that whoever asks
 need not know it; with ``"ask": true`` it has every model say a word.
@@ -13,7 +14,6 @@ import calendar
 import fcntl
 import glob
 import grp
-import hashlib
 import json
 import os
 import pwd
@@ -32,6 +32,7 @@ LOCK = "/run/mlx-hosts-deploy.lock"
 ANSWER_SECONDS = 60  # for one token
 RENEWAL_DAYS = 21  # before its end, a certificate is out of date
 LONGEST_TEXT = 64 * 1024  # bytes of a file that is shown with its difference
+SHOWN = 10  # changed files named in an answer; a venv replaced as a whole has 20,000 of them
 # What tells one resource from others of its kind (manifest/resources.py), but for "path".
 KEYS = {
     **dict.fromkeys(("directory", "file", "runtime", "shelf", "weights", "certificate"), "path"),
@@ -41,7 +42,6 @@ KEYS = {
     "sockets": "user",
     "gpu": "uuid",
 }
-SHOWN = 10  # changed files named in an answer; a venv replaced as a whole has 20,000 of them
 
 
 def run(*command, timeout=20):
@@ -56,17 +56,6 @@ def run(*command, timeout=20):
         check=False,
     )
     return done.stdout.decode("utf-8", "replace")
-
-
-def sha256_of(path, until=None):
-    """Hash a file; raises TimeoutError at a moment of the monotonic clock."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-            if until is not None and time.monotonic() > until:
-                raise TimeoutError
-    return digest.hexdigest()
 
 
 def name_of(lookup, number):
@@ -284,46 +273,13 @@ class Probe:
         if text is None or elsewhere or not os.path.isdir(expected["path"]):
             return None
         known = json.loads(text)
-        changed = list(self.changes(expected["path"], known["tree"], follow=follow))
+        found = changes(expected["path"], known["tree"], follow, self.deep, self.until)
         return {
             "path": expected["path"],
             "record": record,
             contents: known[contents],
-            "changed": changed[:SHOWN],
+            "changed": list(found)[:SHOWN],
         }
-
-    def changes(self, top, known, follow):
-        seen = set()
-        for name, path, target, status in walk(top, follow=follow):
-            seen.add(name)
-            was = known.get(name)
-            if was is None:
-                yield f"added: {name}"
-                continue
-            link, size, mtime, ctime, mode, owner, group, sha256 = was
-            if target != link:
-                yield f"link: {name}"
-            elif status is None:
-                if sha256 is not None:
-                    yield f"removed: {name}"
-            elif [stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid] != [
-                mode,
-                owner,
-                group,
-            ]:
-                yield f"mode: {name}"
-            elif self.deep or times(status) != [size, mtime, ctime]:
-                yield from self.rereading(name, path, status.st_size == size, sha256)
-        for name in sorted(set(known) - seen):
-            yield f"removed: {name}"
-
-    def rereading(self, name, path, same_size, sha256):
-        """Hash a file again; one of another size has another content, and needs no reading."""
-        try:
-            if not same_size or sha256_of(path, self.until) != sha256:
-                yield f"content: {name}"
-        except TimeoutError:
-            yield f"unread: {name}"
 
     # -- systemd
 
@@ -499,43 +455,6 @@ class Probe:
             "module": loaded.group(1) if loaded else None,
             "library": gpus[0]["driver_version"] if gpus else None,
         }
-
-
-def walk(top, follow):
-    """Yield (name, path, link target or None, status or None) of all that is not a directory.
-
-    The status of a link is that of the file it leads to where ``follow`` is set, else None.
-    """
-    pending = [top]
-    start = len(os.path.join(top, ""))
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                name = entry.path[start:]  # relpath() would take as long as all the rest
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                elif entry.is_symlink():
-                    status = os.stat(entry.path) if follow and os.path.isfile(entry.path) else None
-                    yield name, entry.path, os.readlink(entry.path), status
-                else:
-                    yield name, entry.path, None, entry.stat(follow_symlinks=False)
-
-
-def times(status):
-    """Give what changes with a file's content: its size, and two times in nanoseconds."""
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def seal(top, follow):
-    """Make the ``tree`` of a record: name to [link, size, mtime, ctime, mode, uid, gid, sha256]."""
-    tree = {}
-    for name, path, target, status in walk(top, follow=follow):
-        if status is None:
-            tree[name] = [target, None, None, None, None, None, None, None]
-        else:
-            owner = [stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid]
-            tree[name] = [target, *times(status), *owner, sha256_of(path)]
-    return tree
 
 
 def main(question):

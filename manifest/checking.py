@@ -15,6 +15,7 @@ TIMER = "mlx-drift.timer"
 # What of the checkout runs on the host, and under which name there: standard library only.
 PROGRAM: Mapping[str, str] = {
     "facts/on_host.py": "__main__.py",
+    "facts/tree_program.py": "tree_program.py",
     "facts/probe_program.py": "probe_program.py",
     **{
         f"manifest/{name}.py": f"manifest/{name}.py"

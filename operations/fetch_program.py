@@ -1,6 +1,6 @@
 """Bring a model's files to the host, verify every one against the hub's hashes, record them.
 
-Runs on the host with the engine's Python, behind ``facts/probe_program.py`` and
+Runs on the host with the engine's Python, behind ``facts/tree_program.py`` and
 ``operations/seal_program.py`` on one standard input: a token stands in no process's arguments.
 """
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from facts.probe import PROGRAM
+from facts.probe import TREE
 from manifest import layout
 from manifest.resources import Shelf
 from manifest.runtime import Environment
@@ -126,4 +126,4 @@ def _unpack(environment: Environment) -> StringCommand:
 def _seal(environment: Environment) -> StringCommand:
     arguments = [environment.path, environment.record, environment.packages]
     call = f"seal_runtime(*json.loads({json.dumps(arguments)!r}), {sorted(environment.source)!r})"
-    return StringCommand("python3 -I -", _stdin=f"{PROGRAM}\n{SEAL}\n{call}\n")
+    return StringCommand("python3 -I -", _stdin=f"{TREE}\n{SEAL}\n{call}\n")

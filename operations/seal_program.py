@@ -1,12 +1,14 @@
 """Seal an environment: check it file by file against its packages' own records, then record it.
 
-Runs on the host behind ``facts/probe_program.py`` (whose ``seal`` and ``name`` it uses) on one
-standard input: what records a tree and what compares it later are the same lines of code.
+Runs on the host behind ``facts/tree_program.py`` (whose ``seal`` it uses) on one standard input.
 """
 
 import base64
 import csv
 import email
+import json
+import re
+import sys
 
 
 def canonical(name):

@@ -10,7 +10,7 @@ from pathlib import Path
 from pyinfra.api import StringCommand, operation
 from pyinfra.api.hiddenvalue import HiddenValue
 
-from facts.probe import PROGRAM
+from facts.probe import TREE
 from manifest import layout
 from manifest.weights import Snapshot
 from operations.convergence import Command, Commands, Comparison, converge, script
@@ -59,5 +59,5 @@ def changes(
             [*source, snapshot.files, blobs, layout.HUB, endpoint, token.unmask()]
         )
         call = f"os.environ.update({dict(site)!r})\nfetch(*json.loads({arguments!r}))"
-    program = f"{PROGRAM}\n{SEAL}\n{FETCH}\n{call}\n"
+    program = f"{TREE}\n{SEAL}\n{FETCH}\n{call}\n"
     yield StringCommand(f"{runtime}/bin/python -I -", _stdin=program)

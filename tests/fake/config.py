@@ -24,7 +24,10 @@ runpy.run_path("config.py")
 
 MEMORY = Path(os.environ["FAKE_MEMORY"])
 # All of an answer that is not about resources, as the probe itself gives it.
-FRAME = runpy.run_path("facts/probe_program.py")["Probe"]({"resources": []}).answer()
+_TREES = runpy.run_path("facts/tree_program.py")
+FRAME = runpy.run_path("facts/probe_program.py", init_globals=_TREES)["Probe"](
+    {"resources": []}
+).answer()
 # What is there only when somebody made it; all else (ports, cards, strangers) is as expected.
 MADE = {"package", "user", "directory", "file", "runtime", "weights", "unit", "instance"}
 

@@ -13,7 +13,8 @@ from tests.host.declared import ROOT, Declared
 from tests.host.test_units import owned_text, rendered, show
 
 CHECK = "/opt/mlx-hosts/check"
-START, PROBE = ROOT / "facts/on_host.py", ROOT / "facts/probe_program.py"
+START = ROOT / "facts/on_host.py"
+RUN = ("tree_program.py", "probe_program.py")  # by their paths: no import tells of them
 # Everything is imported, nothing is run.
 IMPORT = (
     f"import runpy, sys; sys.path[:0] = [{CHECK!r}]; runpy.run_path({CHECK!r} + '/__main__.py')"
@@ -37,7 +38,7 @@ def imported(module: Path) -> set[Path]:
 def program() -> dict[str, bytes]:
     """Give every file of it by its name on the host."""
     modules = {str(path.relative_to(ROOT)): path for path in imported(START)}
-    files = {"__main__.py": START, "probe_program.py": PROBE, **modules}
+    files = {"__main__.py": START, **{name: ROOT / "facts" / name for name in RUN}, **modules}
     return {name: path.read_bytes() for name, path in files.items()}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pyinfra.api.exceptions import FactProcessError
 
-from facts.probe import PROGRAM, parse, question
+from facts.probe import TREE, parse, question
 from manifest.locks import contents
 from manifest.resources import Directory, File, Runtime, User, Weights
 from operations.runtimes import SEAL
@@ -76,7 +76,7 @@ def seal(environment: Path, *, lock: str = "de-mo==1.0", own: tuple[str, ...] = 
     expected = contents(lock, python="3.11.2", architecture="x86_64")
     record_path = f"{environment}.json"
     call = f"seal_runtime({str(environment)!r}, {record_path!r}, {expected!r}, {list(own)!r})"
-    done = python(f"{PROGRAM}\n{SEAL}\n{call}\n", check=False)
+    done = python(f"{TREE}\n{SEAL}\n{call}\n", check=False)
     assert bool(done.returncode) == bool(done.stderr) == (not Path(record_path).exists())
     return done.stderr
 
@@ -299,7 +299,7 @@ def fetch(snapshot: Path, wanted: list[list[Any]]) -> str:
         "hub.snapshot_download = lambda *_, **__: None\nsys.modules['huggingface_hub'] = hub\n"
     )
     call = f"fetch(*json.loads({json.dumps(arguments)!r}))"
-    return python(f"{PROGRAM}\n{SEAL}\n{FETCH}\n{client}{call}\n", check=False).stderr
+    return python(f"{TREE}\n{SEAL}\n{FETCH}\n{client}{call}\n", check=False).stderr
 
 
 def test_a_model_as_its_hub_says_is_recorded(snapshot: Path) -> None:
