@@ -47,13 +47,13 @@ def one(name: str) -> dict[str, object]:
     import planner_models
     from mlx.utils import tree_flatten, tree_map
     from mlx_lm.utils import load_model
+    from server_replay import replay
 
     from hub.checkpoint import write_hollow
     from hub.making import _local_header
     from planner.demand import CPU, Settings, need
     from planner.hollow import program
     from planner.hollow.__main__ import trace
-    from planner.replay import replay
     from planner.traced import Rank, Traced
 
     mx.set_default_device(mx.cpu)
