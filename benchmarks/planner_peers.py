@@ -73,13 +73,14 @@ of.
 def hf_mem(peers: Path, name: str) -> str:
     """Weights and KV by hf-mem, as two cells."""
     import planner_published  # noqa: PLC0415 -- has MLX in its children only
+    from published_models import MODELS  # noqa: PLC0415
 
     header = subprocess.run(
         [sys.executable, planner_published.__file__, "--header", name],
         capture_output=True,
         check=True,
     ).stdout
-    config = {**planner_published.MODELS[name], "torch_dtype": "bfloat16"}
+    config = {**MODELS[name], "torch_dtype": "bfloat16"}
     config["architectures"] = ["ForCausalLM"]
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "config.json").write_text(json.dumps(config))
