@@ -119,10 +119,10 @@ class Passes:
         made = self._empty(batch)
         for cache, example in zip(leaves(made), self.examples, strict=True):
             if hasattr(example, "keys"):
-                if example.keys is None:
+                if example.keys is None or tokens <= 0:
                     continue
                 # Two pieces: a window is then at its steady length, not at its first.
-                for piece in (tokens - STEP, STEP):
+                for piece in (tokens - STEP, STEP) if tokens > STEP else (tokens,):
                     cache.update_and_fetch(
                         *(
                             mx.zeros((batch, a.shape[1], piece, a.shape[3]), a.dtype)

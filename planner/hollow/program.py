@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
@@ -16,6 +16,7 @@ from planner.hollow.model import leaves
 from planner.hollow.symbols import Point, Unclear, primes
 
 STEP = passes.STEP
+BY_TOKEN = (64, 128)  # steps to record at where the graph has a part for each token
 Record = Callable[[Point], Graph]
 Programs = dict[str, dict[str, Any]]
 
@@ -49,7 +50,11 @@ def programs(
     server = passes.Passes(model, examples, merged=merged)
     rotates = any(hasattr(cache, "max_size") for cache in leaves(list(examples)))
     ways = _Ways(prime, windows, batched=batched, gpu=gpu)
-    made = _all(server, ways, uneven=batched and rotates)
+    # Caches of these kinds do more where prompts are uneven.
+    uneven = batched and any(
+        hasattr(cache, "max_size") or not hasattr(cache, "keys") for cache in leaves(list(examples))
+    )
+    made = _all(server, ways, uneven=uneven)
     if rotates:
         server = passes.Passes(model, examples, merged=merged, within=True)
         short = _all(server, _Ways(prime, set(), batched=batched, gpu=gpu), uneven=batched)
@@ -58,9 +63,12 @@ def programs(
 
 
 def _all(server: passes.Passes, ways: _Ways, *, uneven: bool) -> Programs:
-    made: Programs = {"prefill": ways.program(server.prefill, lags=work.ON_CPU)}
+    made: Programs = {}
     if uneven:
         made["uneven"] = ways.program(server.uneven, lags=work.ON_CPU)
+    # Where the graph has a part for each token, a recording takes a minute: one has to do for both.
+    by_token = uneven and ways.unrolled == BY_TOKEN[0]
+    made["prefill"] = made["uneven"] if by_token else ways.program(server.prefill, lags=work.ON_CPU)
     worst = server.uneven if ways.batched else server.prefill
     if ways.gpu:
         with passes.kernels(attention=False):
@@ -83,7 +91,7 @@ class _Ways:
         self.prime = prime
         self.gpu = gpu
         self.batched = batched
-        self.unrolled: int | None = None  # step, where the graph has a part for each token
+        self.unrolled: int | None = None  # the first step recorded at where it is fitted; else 0
         small = {0, 1, 2, 3, 4, -1, -2, -3, -4}
         around = {STEP * n + d for n in (-1, 0, 1) for d in (-2, -1, 0, 1, 2)}
         self.edges = small | around | {w + d for w in windows for d in (-2, -1, 0, 1)}
@@ -117,19 +125,27 @@ class _Ways:
     def _fitted(self, record: Record, step: int | None, lags: Sequence[int]) -> dict[str, Any]:
         steps = (step, step) if step else self._steps(record)
         batches = (2, 3) if self.batched else (1, 1)
-        extra = 1 if step == 1 else 0
-        # Where attention takes the most, and where what has a part for each token does.
-        long = (self.far + 4096 + extra, self.far + 8192 + extra)
-        short = (self.far + max(steps) + STEP + extra,)
+        far = self.far + (step == 1)
+        # By point of the polynomial, the tokens to record at. Where attention takes the most; where
+        # it takes little; where it takes the least, so that what else there is takes the most,
+        # which is then the same for any context.
+        long = {(at, far + more): far + more for at in steps for more in (4096, 8192)}
+        near = {(at, far + at + more): far + at + more for at in steps for more in (STEP, 2 * STEP)}
+        least = {(at, 0): far + (STEP + 1 if step else at) for at in steps}
+        chunked = step is None and self.unrolled == STEP
+        grids = [long, near, least] if chunked else [long, least]
         rows: list[dict[int, dict[str, int]]] = []
         reads: dict[str, int] = {}  # counted on a GPU only
         kernels = 0
-        for lengths in (long, short):
-            points = [Point(*it) for it in dict.fromkeys(product(batches, steps, lengths))]
-            graphs = {point: record(point) for point in points}
+        for grid in grids:
+            graphs = {
+                Point(batch, step, label): record(Point(batch, step, tokens))
+                for batch in dict.fromkeys(batches)
+                for (step, label), tokens in grid.items()
+            }
             peaks = {point: work.peaks(graph, lags) for point, graph in graphs.items()}
-            rows.append({lag: work.fitted({p: peaks[p][lag] for p in points}) for lag in lags})
-            if lengths == long and lags != work.ON_CPU:
+            rows.append({lag: work.fitted({p: peaks[p][lag] for p in peaks}) for lag in lags})
+            if not reads and lags != work.ON_CPU:
                 read = {point: work.read(graph) for point, graph in graphs.items()}
                 reads = work.fitted({point: size for point, (size, _) in read.items()})
                 kernels = min(count for _, count in read.values())
@@ -144,8 +160,9 @@ class _Ways:
             for step in (40, 41)
         ]
         (growth,) = (b - a for a, b in pairwise(sizes))
-        self.unrolled = 64 if growth else STEP
-        return (64, 128) if growth else (STEP, 4 * STEP)
+        steps = BY_TOKEN if growth else (STEP, 4 * STEP)
+        self.unrolled = steps[0]
+        return steps
 
 
 @contextlib.contextmanager
