@@ -31,7 +31,10 @@ class Network:
     def make(self, forwarding: Path) -> None:
         """Make what is not there; `forwarding` records what ip_forward was before the first lab."""
         if not Path(f"/sys/class/net/{self.bridge}").exists():
-            run("ip", "link", "add", self.bridge, "type", "bridge")
+            # One that is given none has that of a port, another one whenever a host comes or goes,
+            # and for seconds nobody who knew the last one gets through.
+            own = "02:42:" + self.subnet[1].packed.hex(":")
+            run("ip", "link", "add", self.bridge, "address", own, "type", "bridge")
         run(
             "ip",
             "address",

@@ -315,6 +315,17 @@ class TestGoing:
             assert other.network.bridge != lab.network.bridge
             assert not other.network.subnet.overlaps(lab.network.subnet)
 
+    def test_who_comes_and_goes_cuts_nobody_off(self) -> None:
+        """The bridge keeps its link-layer address, which every host has learnt."""
+        with Lab() as other:
+            learnt = Path(f"/sys/class/net/{other.network.bridge}/address")
+            before = learnt.read_text()
+            passing = [other.boot("first"), other.boot("second")]
+            assert learnt.read_text() == before
+            for host in passing:
+                host.destroy()
+            assert learnt.read_text() == before
+
     def test_forwarding_is_put_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The last lab to go sets ip_forward to what the first one found."""
         forward = tmp_path / "ip_forward"
