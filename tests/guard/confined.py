@@ -2,7 +2,8 @@
 
 Prints one JSON object: each setting, and how the attempt ended: ``forbidden: …`` or ``got through:
 …`` (an error that comes after the permission was given counts as that).  Standard library only.
-``LISTENER`` (``IP:PORT``) is somebody on the network.
+``LISTENER`` (``IP:PORT``) is somebody on the network.  With ``LIMITS=yes`` the limits of control
+groups are tried too: not everywhere has the host's systemd their controllers.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import os
 import resource
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 IPC_KEY = 0x6D6C78
 RAISED_NOFILE = 10_000
+TASKS = 1100  # over the unit's own
+MEMORY = 512 << 20  # bytes, over those of the unit that this is tried in
 FORBIDDEN = {
     errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENETUNREACH, errno.EAFNOSUPPORT,
 }  # fmt: skip
@@ -152,6 +156,27 @@ def same_affinity() -> object:
     return os.sched_setaffinity(0, os.sched_getaffinity(0))
 
 
+def starts_tasks() -> object:
+    end = threading.Event()
+    threading.stack_size(1 << 16)
+    try:
+        for _ in range(TASKS):
+            threading.Thread(target=end.wait).start()
+    except RuntimeError as error:  # Python's word for EAGAIN
+        raise PermissionError(error) from None
+    finally:
+        end.set()
+    return f"{TASKS} threads"
+
+
+def takes_memory() -> object:
+    """Pages that are written to; over a limit the kernel ends the process."""
+    with mmap.mmap(-1, MEMORY) as pages:
+        for at in range(0, MEMORY, mmap.PAGESIZE):
+            pages[at] = 1
+    return f"{MEMORY} bytes"
+
+
 def family(number: int, kind: int = socket.SOCK_RAW) -> Callable[[], object]:
     return lambda: socket.socket(number, kind).close()
 
@@ -202,6 +227,9 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
 }
 
 
+LIMITS: dict[str, Callable[[], object]] = {"TasksMax": starts_tasks, "MemoryMax": takes_memory}
+
+
 def tried(attempt: Callable[[], object]) -> str:
     """How it ended, in a child that it may ruin."""
     reading, writing = os.pipe()
@@ -224,7 +252,8 @@ def tried(attempt: Callable[[], object]) -> str:
 
 
 def main() -> None:
-    told = {name: tried(attempt) for name, attempt in ATTEMPTS.items()}
+    attempts = ATTEMPTS | (LIMITS if os.environ.get("LIMITS") else {})
+    told = {name: tried(attempt) for name, attempt in attempts.items()}
     Path(os.environ["CACHE_DIRECTORY"], "may-be-written").write_text("x")
     print(json.dumps(told))
 

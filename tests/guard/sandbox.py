@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab import Host
-from tests.guard.confined import IPC_KEY
+from tests.guard.confined import IPC_KEY, MEMORY
 
 RUNNING = ("Exec", "Type", "Notify", "Restart", "Watchdog", "Timeout", "StartLimit", "KillMode")
 UNIT = ("WantedBy", "Wants", "After", "Requires", "Description", "AssertPath")
@@ -33,10 +33,14 @@ def prepare(host: Host) -> None:
 
 
 def settings(host: Host, unit: str) -> str:
-    """What its sandbox consists of, drop-ins and all, for an instance of another name."""
+    """What its sandbox consists of, drop-ins and all, for an instance of another name.
+
+    With a limit of memory, which a unit has by its inventory only, half of what is asked for.
+    """
     shown = host.root_run(f"systemctl cat {unit}").stdout.replace("%i", "probe.0")
     lines = [line for line in shown.splitlines() if re.match(r"[A-Z][A-Za-z]+=", line)]
-    return "\n".join(line for line in lines if not line.startswith((*RUNNING, *UNIT)))
+    kept = [line for line in lines if not line.startswith((*RUNNING, *UNIT, "MemoryMax"))]
+    return "\n".join([*kept, f"MemoryMax={MEMORY // 2}"])
 
 
 def attempts(
@@ -44,12 +48,10 @@ def attempts(
 ) -> dict[str, str]:
     """How each attempt within these settings ended; ``without`` are settings left out."""
     kept = [line for line in sandbox.splitlines() if line.partition("=")[0] not in without]
-    service = ["[Service]", "Type=oneshot", f"Environment=LISTENER={listener}",
-               "ExecStart=/usr/bin/python3 /opt/confined.py", *kept]  # fmt: skip
     # A name of its own: the control group of the last one, filters and all, may still be there.
     name = f"confined-{secrets.token_hex(4)}"
     place = f"/run/systemd/system/{name}.service"
-    host.root_run(f"cat > {place}", input="\n".join([*service, ""]))
+    host.root_run(f"cat > {place}", input=service(kept, listener=listener, limits=limited(host)))
     ended = host.root_run(f"systemctl daemon-reload; systemctl start {name}", check=False)
     log = host.root_run(f"journalctl --sync; journalctl -u {name} -o cat --no-pager").stdout
     found = [line for line in log.splitlines() if line.startswith("{")]
@@ -57,6 +59,24 @@ def attempts(
     assert ended.returncode == 0, f"{ended}\n{log}"
     told: dict[str, str] = json.loads(found[-1])
     return told
+
+
+def service(settings: Sequence[str], *, listener: str, limits: bool) -> str:
+    """The text of a unit with these settings that makes every attempt once."""
+    asked = ["Environment=LIMITS=yes"] if limits else []
+    return "\n".join(
+        ["[Service]", "Type=oneshot", f"Environment=LISTENER={listener}", *asked,
+         "ExecStart=/usr/bin/python3 /opt/confined.py", *settings, ""]
+    )  # fmt: skip
+
+
+def limited(host: Host) -> bool:
+    """Whether the host's systemd has the controllers for tasks and memory.
+
+    A machine that keeps them on cgroup v1 hands none to its containers.
+    """
+    told = host.root_run("cat /sys/fs/cgroup/cgroup.controllers").stdout
+    return {"pids", "memory"} <= set(told.split())
 
 
 def through(told: dict[str, str]) -> set[str]:
