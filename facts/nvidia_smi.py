@@ -113,8 +113,8 @@ def _gpu(row: list[str]) -> found.Gpu:
             uuid=uuid,
             pci=pci.lower(),
             name=name,
-            memory_bytes=int(total) * MIB,
-            used_bytes=int(used) * MIB,
+            memory_bytes=_mib(total),
+            used_bytes=_mib(used),
             compute_capability=_capability(capability),
             compute_mode=mode,
             mig=_value(mig),
@@ -132,6 +132,10 @@ def _capability(text: str) -> str:
     return text
 
 
+def _mib(text: str) -> int | None:
+    return None if _value(text) is None else int(text) * MIB
+
+
 def _value(text: str) -> str | None:
     return None if UNAVAILABLE.fullmatch(text) else text
 
@@ -143,7 +147,7 @@ def _process(line: str) -> found.GpuProcess:
             gpu=gpu,
             pid=int(pid),
             name=name,
-            memory_bytes=None if _value(memory) is None else int(memory) * MIB,
+            memory_bytes=_mib(memory),
             unit="",
         )
     except ValueError:

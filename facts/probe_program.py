@@ -81,7 +81,7 @@ def ssl_seconds(text):
 def number(text):
     """Read a figure of nvidia-smi's; None for its ``[N/A]``."""
     try:
-        return float(text)
+        return float(text) if "." in text else int(text)
     except ValueError:
         return None
 
@@ -428,7 +428,7 @@ class Probe:
                     "uuid": gpu["uuid"],
                     "name": gpu["name"],
                     "pci": gpu["pci.bus_id"],
-                    "memory_mib": int(gpu["memory.total"]),
+                    "memory_mib": number(gpu["memory.total"]),
                     "compute_mode": gpu["compute_mode"],
                     "mig": "Enabled" if gpu["mig.mode.current"] == "Enabled" else "Disabled",
                     "ecc": None

@@ -100,8 +100,8 @@ class Gpu:
     uuid: str
     pci: str
     name: str
-    memory_bytes: int
-    used_bytes: int
+    memory_bytes: int | None
+    used_bytes: int | None
     compute_capability: str
     compute_mode: str
     mig: str | None

@@ -51,7 +51,7 @@ def _are_those_declared(gpus: tuple[Gpu, ...], declared: Host) -> Iterator[Refus
         )
         return
     for index, (want, gpu) in enumerate(zip(declared.gpus, gpus, strict=True)):
-        if isinstance(want, DeclaredGpu) and gpu.memory_bytes < want.memory_bytes:
+        if isinstance(want, DeclaredGpu) and (gpu.memory_bytes or 0) < want.memory_bytes:
             yield Refusal(
                 needed=f"{want.memory_bytes} bytes of memory on GPU {index}, as declared",
                 found=f"{gpu.memory_bytes}",
@@ -67,6 +67,12 @@ def _can_be_used(index: int, gpu: Gpu, declared: Host) -> Iterator[Refusal]:
             needed=f"a GPU that MLX's `{flavour}` wheel has kernels for ({inside})",
             found=f"{_who(index, gpu)} of compute capability {gpu.compute_capability}",
             way_out="MLX cannot run on it: use another engine or another GPU",
+        )
+    if gpu.memory_bytes is None:
+        yield Refusal(
+            needed="a GPU with memory of its own, as its driver tells it",
+            found=f"{_who(index, gpu)}, of whose memory the driver says `[N/A]`",
+            way_out="one that shares the machine's memory (GB10) cannot be planned for yet",
         )
     if gpu.mig == "Enabled":
         yield Refusal(
@@ -84,7 +90,7 @@ def _can_be_used(index: int, gpu: Gpu, declared: Host) -> Iterator[Refusal]:
 
 def _is_free(index: int, gpu: Gpu, here: list[GpuProcess], declared: Host) -> Iterator[Refusal]:
     ours = [process for process in here if process.unit.startswith(OURS)]
-    if any(process.memory_bytes is None for process in ours):
+    if gpu.used_bytes is None or any(process.memory_bytes is None for process in ours):
         return  # where the driver does not tell what ours hold, it does not tell what others do
     others = gpu.used_bytes - sum(process.memory_bytes or 0 for process in ours)
     shared = declared.shared_gpus.get(index, 0)

@@ -6,11 +6,8 @@ GDDR cards with ECC on, for the check bits. It differs by some MiB between drive
 plan that is made before the machine was seen takes this figure, and preflight takes the machine's.
 
 Compute capabilities: https://developer.nvidia.com/cuda-gpus. Supported are those that the locked
-wheel has kernels for: 7.5, 8.x, 9.0, 10.0, 12.0, 12.1. Sources of the memory figures: `seen` is
-output of the driver that was published and looked up, docs/evidence/gpus.md says where;
-`unverified` is meant to be that, but nobody has looked it up yet; `nominal` is the card's memory
-from its data sheet less 2 %, a low guess that errs on the safe side. What preflight finds on a
-machine goes before any of them.
+wheel has kernels for: 7.5, 8.x, 9.0, 10.0, 12.0, 12.1. Every figure was seen in published output of
+the driver: docs/evidence/gpus.md. GB10 is not among them, which shares its machine's memory.
 
 A name can stand for two sizes, or for ECC on and off: it has the figure that most report, and of
 two that are both common the lower. Laptop GPUs are left out: `RTX 4090` has to mean one card.
@@ -19,13 +16,11 @@ two that are both common the lower. Laptop GPUs are left out: `RTX 4090` has to 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from planner.declared import Gpu
 from planner.record import Record
 
 MIB = 2**20
-Source = Literal["seen", "unverified", "nominal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +30,6 @@ class Card(Record):
     name: str
     mib: int
     compute_capability: str
-    source: Source
 
     @property
     def gpu(self) -> Gpu:
@@ -46,102 +40,97 @@ class Card(Record):
         )
 
 
-def _card(name: str, mib: int, sm: str, source: Source) -> Card:
-    return Card(name=name, mib=mib, compute_capability=sm, source=source)
-
-
-def _nominal(gib: int) -> int:
-    return int(gib * 1024 * 0.98)
+def _card(name: str, mib: int, sm: str) -> Card:
+    return Card(name=name, mib=mib, compute_capability=sm)
 
 
 CARDS = (
-    _card("Tesla T4", 15360, "7.5", "seen"),
-    _card("NVIDIA TITAN RTX", 24576, "7.5", "seen"),
-    _card("Quadro RTX 4000", 8192, "7.5", "seen"),
-    _card("Quadro RTX 5000", 16384, "7.5", "seen"),
-    _card("Quadro RTX 6000", 23040, "7.5", "seen"),
-    _card("Quadro RTX 8000", 46080, "7.5", "seen"),
-    _card("NVIDIA GeForce RTX 2060", 6144, "7.5", "seen"),
-    _card("NVIDIA GeForce RTX 2060 SUPER", 8192, "7.5", "seen"),
-    _card("NVIDIA GeForce RTX 2070", 8192, "7.5", "seen"),
-    _card("NVIDIA GeForce RTX 2070 SUPER", 8192, "7.5", "seen"),
-    _card("NVIDIA GeForce RTX 2080", 8192, "7.5", "seen"),
-    _card("NVIDIA GeForce RTX 2080 SUPER", 8192, "7.5", "seen"),
-    _card("NVIDIA GeForce RTX 2080 Ti", 11264, "7.5", "seen"),
-    _card("NVIDIA A100-SXM4-40GB", 40960, "8.0", "seen"),
-    _card("NVIDIA A100-PCIE-40GB", 40960, "8.0", "seen"),
-    _card("NVIDIA A100-SXM4-80GB", 81920, "8.0", "seen"),
-    _card("NVIDIA A100 80GB PCIe", 81920, "8.0", "seen"),
-    _card("NVIDIA A800-SXM4-80GB", 81920, "8.0", "seen"),
-    _card("NVIDIA A800 80GB PCIe", 81920, "8.0", "seen"),
-    _card("NVIDIA A30", 24576, "8.0", "seen"),
-    _card("NVIDIA A2", 15356, "8.6", "seen"),
-    _card("NVIDIA A10", 23028, "8.6", "seen"),
-    _card("NVIDIA A10G", 23028, "8.6", "seen"),
-    _card("NVIDIA A16", 15356, "8.6", "seen"),
-    _card("NVIDIA A40", 46068, "8.6", "seen"),
-    _card("NVIDIA RTX A2000", 6138, "8.6", "seen"),
-    _card("NVIDIA RTX A2000 12GB", 12282, "8.6", "seen"),
-    _card("NVIDIA RTX A4000", 16376, "8.6", "seen"),
-    _card("NVIDIA RTX A4500", 20470, "8.6", "seen"),
-    _card("NVIDIA RTX A5000", 24564, "8.6", "seen"),
-    _card("NVIDIA RTX A5500", 24564, "8.6", "seen"),
-    _card("NVIDIA RTX A6000", 49140, "8.6", "seen"),
-    _card("NVIDIA GeForce RTX 3060", 12288, "8.6", "seen"),
-    _card("NVIDIA GeForce RTX 3060 Ti", 8192, "8.6", "seen"),
-    _card("NVIDIA GeForce RTX 3070", 8192, "8.6", "seen"),
-    _card("NVIDIA GeForce RTX 3070 Ti", 8192, "8.6", "seen"),
-    _card("NVIDIA GeForce RTX 3080", 10240, "8.6", "seen"),
-    _card("NVIDIA GeForce RTX 3080 Ti", 12288, "8.6", "seen"),
-    _card("NVIDIA GeForce RTX 3090", 24576, "8.6", "seen"),
-    _card("NVIDIA GeForce RTX 3090 Ti", 24564, "8.6", "seen"),
-    _card("NVIDIA L4", 23034, "8.9", "seen"),
-    _card("NVIDIA L20", 46068, "8.9", "seen"),
-    _card("NVIDIA L40", 46068, "8.9", "seen"),
-    _card("NVIDIA L40S", 46068, "8.9", "seen"),
-    _card("NVIDIA RTX 2000 Ada Generation", 16380, "8.9", "seen"),
-    _card("NVIDIA RTX 4000 Ada Generation", 20475, "8.9", "seen"),
-    _card("NVIDIA RTX 4000 SFF Ada Generation", 20475, "8.9", "seen"),
-    _card("NVIDIA RTX 4500 Ada Generation", 24570, "8.9", "seen"),
-    _card("NVIDIA RTX 5000 Ada Generation", 32760, "8.9", "seen"),
-    _card("NVIDIA RTX 5880 Ada Generation", 49140, "8.9", "seen"),
-    _card("NVIDIA RTX 6000 Ada Generation", 49140, "8.9", "seen"),
-    _card("NVIDIA GeForce RTX 4060", 8188, "8.9", "seen"),
-    _card("NVIDIA GeForce RTX 4060 Ti", 8188, "8.9", "seen"),
-    _card("NVIDIA GeForce RTX 4070", 12282, "8.9", "seen"),
-    _card("NVIDIA GeForce RTX 4070 SUPER", 12282, "8.9", "seen"),
-    _card("NVIDIA GeForce RTX 4070 Ti", 12282, "8.9", "seen"),
-    _card("NVIDIA GeForce RTX 4070 Ti SUPER", 16376, "8.9", "seen"),
-    _card("NVIDIA GeForce RTX 4080", 16376, "8.9", "seen"),
-    _card("NVIDIA GeForce RTX 4080 SUPER", 16376, "8.9", "seen"),
-    _card("NVIDIA GeForce RTX 4090", 24564, "8.9", "seen"),
-    _card("NVIDIA H100 PCIe", 81559, "9.0", "seen"),
-    _card("NVIDIA H100 80GB HBM3", 81559, "9.0", "seen"),
-    _card("NVIDIA H100 NVL", 95830, "9.0", "seen"),
-    _card("NVIDIA H800", 81559, "9.0", "seen"),
-    _card("NVIDIA H20", 97871, "9.0", "seen"),
-    _card("NVIDIA H200", 143771, "9.0", "seen"),
-    _card("NVIDIA H200 NVL", 143771, "9.0", "seen"),
-    _card("NVIDIA GH200 480GB", 97871, "9.0", "seen"),
-    _card("NVIDIA B200", 183359, "10.0", "seen"),
-    _card("NVIDIA GB200", 189471, "10.0", "seen"),
-    _card("NVIDIA GeForce RTX 5050", 8151, "12.0", "seen"),
-    _card("NVIDIA GeForce RTX 5060", 8151, "12.0", "seen"),
-    _card("NVIDIA GeForce RTX 5060 Ti", 8151, "12.0", "seen"),
-    _card("NVIDIA GeForce RTX 5070", 12227, "12.0", "seen"),
-    _card("NVIDIA GeForce RTX 5070 Ti", 16303, "12.0", "seen"),
-    _card("NVIDIA GeForce RTX 5080", 16303, "12.0", "seen"),
-    _card("NVIDIA GeForce RTX 5090", 32607, "12.0", "seen"),
-    _card("NVIDIA RTX PRO 2000 Blackwell", 16311, "12.0", "seen"),
-    _card("NVIDIA RTX PRO 4000 Blackwell", 24467, "12.0", "seen"),
-    _card("NVIDIA RTX PRO 4000 Blackwell SFF Edition", 24467, "12.0", "seen"),
-    _card("NVIDIA RTX PRO 4500 Blackwell", 32623, "12.0", "seen"),
-    _card("NVIDIA RTX PRO 5000 Blackwell", 48935, "12.0", "seen"),
-    _card("NVIDIA RTX PRO 5000 72GB Blackwell", 73415, "12.0", "seen"),
-    _card("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 97887, "12.0", "seen"),
-    _card("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", 97887, "12.0", "seen"),
-    _card("NVIDIA RTX PRO 6000 Blackwell Server Edition", 97887, "12.0", "seen"),
-    _card("NVIDIA GB10", _nominal(119), "12.1", "nominal"),
+    _card("Tesla T4", 15360, "7.5"),
+    _card("NVIDIA TITAN RTX", 24576, "7.5"),
+    _card("Quadro RTX 4000", 8192, "7.5"),
+    _card("Quadro RTX 5000", 16384, "7.5"),
+    _card("Quadro RTX 6000", 23040, "7.5"),
+    _card("Quadro RTX 8000", 46080, "7.5"),
+    _card("NVIDIA GeForce RTX 2060", 6144, "7.5"),
+    _card("NVIDIA GeForce RTX 2060 SUPER", 8192, "7.5"),
+    _card("NVIDIA GeForce RTX 2070", 8192, "7.5"),
+    _card("NVIDIA GeForce RTX 2070 SUPER", 8192, "7.5"),
+    _card("NVIDIA GeForce RTX 2080", 8192, "7.5"),
+    _card("NVIDIA GeForce RTX 2080 SUPER", 8192, "7.5"),
+    _card("NVIDIA GeForce RTX 2080 Ti", 11264, "7.5"),
+    _card("NVIDIA A100-SXM4-40GB", 40960, "8.0"),
+    _card("NVIDIA A100-PCIE-40GB", 40960, "8.0"),
+    _card("NVIDIA A100-SXM4-80GB", 81920, "8.0"),
+    _card("NVIDIA A100 80GB PCIe", 81920, "8.0"),
+    _card("NVIDIA A800-SXM4-80GB", 81920, "8.0"),
+    _card("NVIDIA A800 80GB PCIe", 81920, "8.0"),
+    _card("NVIDIA A30", 24576, "8.0"),
+    _card("NVIDIA A2", 15356, "8.6"),
+    _card("NVIDIA A10", 23028, "8.6"),
+    _card("NVIDIA A10G", 23028, "8.6"),
+    _card("NVIDIA A16", 15356, "8.6"),
+    _card("NVIDIA A40", 46068, "8.6"),
+    _card("NVIDIA RTX A2000", 6138, "8.6"),
+    _card("NVIDIA RTX A2000 12GB", 12282, "8.6"),
+    _card("NVIDIA RTX A4000", 16376, "8.6"),
+    _card("NVIDIA RTX A4500", 20470, "8.6"),
+    _card("NVIDIA RTX A5000", 24564, "8.6"),
+    _card("NVIDIA RTX A5500", 24564, "8.6"),
+    _card("NVIDIA RTX A6000", 49140, "8.6"),
+    _card("NVIDIA GeForce RTX 3060", 12288, "8.6"),
+    _card("NVIDIA GeForce RTX 3060 Ti", 8192, "8.6"),
+    _card("NVIDIA GeForce RTX 3070", 8192, "8.6"),
+    _card("NVIDIA GeForce RTX 3070 Ti", 8192, "8.6"),
+    _card("NVIDIA GeForce RTX 3080", 10240, "8.6"),
+    _card("NVIDIA GeForce RTX 3080 Ti", 12288, "8.6"),
+    _card("NVIDIA GeForce RTX 3090", 24576, "8.6"),
+    _card("NVIDIA GeForce RTX 3090 Ti", 24564, "8.6"),
+    _card("NVIDIA L4", 23034, "8.9"),
+    _card("NVIDIA L20", 46068, "8.9"),
+    _card("NVIDIA L40", 46068, "8.9"),
+    _card("NVIDIA L40S", 46068, "8.9"),
+    _card("NVIDIA RTX 2000 Ada Generation", 16380, "8.9"),
+    _card("NVIDIA RTX 4000 Ada Generation", 20475, "8.9"),
+    _card("NVIDIA RTX 4000 SFF Ada Generation", 20475, "8.9"),
+    _card("NVIDIA RTX 4500 Ada Generation", 24570, "8.9"),
+    _card("NVIDIA RTX 5000 Ada Generation", 32760, "8.9"),
+    _card("NVIDIA RTX 5880 Ada Generation", 49140, "8.9"),
+    _card("NVIDIA RTX 6000 Ada Generation", 49140, "8.9"),
+    _card("NVIDIA GeForce RTX 4060", 8188, "8.9"),
+    _card("NVIDIA GeForce RTX 4060 Ti", 8188, "8.9"),
+    _card("NVIDIA GeForce RTX 4070", 12282, "8.9"),
+    _card("NVIDIA GeForce RTX 4070 SUPER", 12282, "8.9"),
+    _card("NVIDIA GeForce RTX 4070 Ti", 12282, "8.9"),
+    _card("NVIDIA GeForce RTX 4070 Ti SUPER", 16376, "8.9"),
+    _card("NVIDIA GeForce RTX 4080", 16376, "8.9"),
+    _card("NVIDIA GeForce RTX 4080 SUPER", 16376, "8.9"),
+    _card("NVIDIA GeForce RTX 4090", 24564, "8.9"),
+    _card("NVIDIA H100 PCIe", 81559, "9.0"),
+    _card("NVIDIA H100 80GB HBM3", 81559, "9.0"),
+    _card("NVIDIA H100 NVL", 95830, "9.0"),
+    _card("NVIDIA H800", 81559, "9.0"),
+    _card("NVIDIA H20", 97871, "9.0"),
+    _card("NVIDIA H200", 143771, "9.0"),
+    _card("NVIDIA H200 NVL", 143771, "9.0"),
+    _card("NVIDIA GH200 480GB", 97871, "9.0"),
+    _card("NVIDIA B200", 183359, "10.0"),
+    _card("NVIDIA GB200", 189471, "10.0"),
+    _card("NVIDIA GeForce RTX 5050", 8151, "12.0"),
+    _card("NVIDIA GeForce RTX 5060", 8151, "12.0"),
+    _card("NVIDIA GeForce RTX 5060 Ti", 8151, "12.0"),
+    _card("NVIDIA GeForce RTX 5070", 12227, "12.0"),
+    _card("NVIDIA GeForce RTX 5070 Ti", 16303, "12.0"),
+    _card("NVIDIA GeForce RTX 5080", 16303, "12.0"),
+    _card("NVIDIA GeForce RTX 5090", 32607, "12.0"),
+    _card("NVIDIA RTX PRO 2000 Blackwell", 16311, "12.0"),
+    _card("NVIDIA RTX PRO 4000 Blackwell", 24467, "12.0"),
+    _card("NVIDIA RTX PRO 4000 Blackwell SFF Edition", 24467, "12.0"),
+    _card("NVIDIA RTX PRO 4500 Blackwell", 32623, "12.0"),
+    _card("NVIDIA RTX PRO 5000 Blackwell", 48935, "12.0"),
+    _card("NVIDIA RTX PRO 5000 72GB Blackwell", 73415, "12.0"),
+    _card("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 97887, "12.0"),
+    _card("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", 97887, "12.0"),
+    _card("NVIDIA RTX PRO 6000 Blackwell Server Edition", 97887, "12.0"),
 )
 
 BY_NAME = {card.name: card for card in CARDS}

@@ -81,7 +81,7 @@ def bind(found: HostFacts, declared: Host) -> Bound:
                 uuid=gpu.uuid,
                 pci=gpu.pci,
                 name=gpu.name,
-                memory_bytes=gpu.memory_bytes,
+                memory_bytes=_told(gpu.memory_bytes),
                 compute_capability=gpu.compute_capability,
                 ecc=gpu.ecc,
                 power_limit_watts=gpu.power_limit_watts,
@@ -89,6 +89,12 @@ def bind(found: HostFacts, declared: Host) -> Bound:
             for gpu in gpus
         ),
     )
+
+
+def _told(memory_bytes: int | None) -> int:
+    if memory_bytes is None:
+        raise ValueError("a GPU that shares the machine's memory cannot be bound: judge it first")
+    return memory_bytes
 
 
 def _unread(found: HostFacts) -> Iterator[Refusal]:

@@ -1,5 +1,8 @@
 """Cards as data: each one MLX can run on, found by what people call them."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from planner.gpus import BY_NAME, CARDS, find
@@ -10,6 +13,13 @@ def test_every_card_is_of_a_capability_that_the_wheel_has_kernels_for():
     supported = {"7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0", "12.1"}
     assert {card.compute_capability for card in CARDS} <= supported
     assert len(BY_NAME) == len(CARDS)
+
+
+def test_every_figure_is_one_that_was_seen():
+    """The page that says where has each card with its figure, and no others."""
+    page = Path("docs/evidence/gpus.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| \S.*\|$", page, flags=re.MULTILINE)
+    assert sorted(rows) == sorted((card.name, str(card.mib)) for card in CARDS)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,17 @@ def test_what_our_own_instances_hold_is_not_somebody_elses():
     assert refusals(facts(used=90 * GIB, processes=(rank,))) == []
 
 
+def test_a_gpu_that_shares_the_machines_memory_is_refused():
+    """Its driver says `[N/A]` (GB10): what fits is then not told by the GPU."""
+    found = facts()
+    assert found.smi is not None
+    first, second = found.smi.gpus
+    without = replace(first, memory_bytes=None, used_bytes=None)
+    (refusal,) = refusals(replace(found, smi=replace(found.smi, gpus=(without, second))))
+    assert "needs a GPU with memory of its own" in refusal
+    assert "GPU 0" in refusal
+
+
 def test_what_others_hold_beside_ours_counts():
     """A desktop shows no compute process, and holds memory all the same."""
     ours = process("mlx-model@qwen3-30b.0.service", 40 * GIB)
