@@ -48,7 +48,7 @@ def _best(engine: Engine, capability: float, parameters: int, kv_bytes: int, roo
         if size <= room:
             return (
                 f"{form.name}, {gib(size)} of {gib(room)} over the GPUs with nothing else on them "
-                f"({engine.splits}); take a {form.name} checkpoint: it cannot read MLX's files"
+                f"({engine.splits}); take a checkpoint in {form.name}: it cannot read MLX's files"
             )
     if not tried:
         return f"has no format for compute capability {capability}"
