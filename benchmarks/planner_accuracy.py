@@ -178,8 +178,6 @@ prediction takes the farthest that MLX lets it be. What is known to be outside, 
 
 - The models are small, 3 to 10 MB: what MLX keeps of 16 KiB or less in each layer, for which
   nothing is counted, is some tenths of a percent here.
-- The first chunk of a prompt has fewer operations than those after it in caches with a window; the
-  peak of a first chunk is taken from those after it (cohere2).
 - Where an architecture's cache is an array (state spaces, gated delta), what a step of generation
   keeps of the state before it is not counted.
 - Caches of which one part is not read by all steps (deepseek_v32) are counted in full.

@@ -55,6 +55,8 @@ def run(*command, timeout=20):
         env=environment,
         check=False,
     )
+    if done.returncode in (124, 137):  # of timeout(1): an answer cut short is none
+        raise TimeoutError(f"{' '.join(command)}: no answer")
     return done.stdout.decode("utf-8", "replace")
 
 
@@ -128,8 +130,14 @@ class Probe:
 
     def once(self, name, read):
         if name not in self.cache:
-            self.cache[name] = read()
-        return self.cache[name]
+            try:
+                self.cache[name] = read(), None
+            except Exception as error:  # noqa: BLE001 - as true for whoever asks next
+                self.cache[name] = None, error
+        value, error = self.cache[name]
+        if error is not None:
+            raise error
+        return value
 
     def answer(self):
         found = []
@@ -414,7 +422,8 @@ class Probe:
         )
         query = ["nvidia-smi", f"--query-gpu={keys}", "--format=csv,noheader,nounits"]
         # nvidia-smi can hang in the kernel: killed by a process that is not waiting for its pipe.
-        rows = run("timeout", "-k", "1", "8", *query, timeout=15).splitlines()
+        # With eight cards and no persistence daemon it takes seconds; preflight waits as long.
+        rows = run("timeout", "-k", "1", "20", *query, timeout=25).splitlines()
         return [
             dict(zip(keys.split(","), row.split(", ")))
             for row in rows
@@ -427,7 +436,7 @@ class Probe:
                 return {
                     "uuid": gpu["uuid"],
                     "name": gpu["name"],
-                    "pci": gpu["pci.bus_id"],
+                    "pci": gpu["pci.bus_id"].lower(),  # as facts/nvidia_smi.py has it
                     "memory_mib": number(gpu["memory.total"]),
                     "compute_mode": gpu["compute_mode"],
                     "mig": "Enabled" if gpu["mig.mode.current"] == "Enabled" else "Disabled",

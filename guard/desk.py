@@ -74,6 +74,7 @@ class Desk:
             choices,
             reply if request.stream else None,
             self._tokenizer,
+            order.blocked,
             scored=scored,
         )
         sequences = [

@@ -120,6 +120,7 @@ class Link:
             if self.generation:
                 # It has restarted, and its old link has not been missed yet.
                 self._lose(f"rank {peer.rank} came anew")
+                writer.close()
                 return
             self._peers.pop(peer.rank).writer.close()
         self._peers[peer.rank] = peer
@@ -145,23 +146,36 @@ class Link:
                 reader, writer = await asyncio.open_connection(
                     host, port, local_addr=(own, 0), limit=LINE_LIMIT
                 )
-                break
+                if await self._met(Peer(reader, writer, 0)):
+                    return
             await asyncio.sleep(RETRY_S)
-        peer = self._peers[0] = Peer(reader, writer, 0)
+
+    async def _met(self, peer: Peer) -> bool:
+        """Whether rank 0 gave the start; raises Lost where it refuses.
+
+        It may be about to fail with the group before: to fail with it would cost a start, of which
+        systemd allows five.
+        """
+        self._peers[0] = peer
         peer.tell(hello=self.about | {"rank": self.group.rank})
         self.words = "met rank 0, waiting for the others"
         beating = asyncio.create_task(self._beat(peer))
         try:
             while True:
                 message = await peer.hear(self.group.link_timeout_s)
-                if "refused" in message:
-                    raise Lost(f"rank 0 refuses: {message['refused']}")
                 if "start" in message:
                     self.generation = str(message["start"])
+                    self._keep(peer)
+                    return True
+                if "refused" in message:
                     break
+        except Lost as lost:
+            self.words = str(lost)
+            peer.writer.close()
+            return False
         finally:
             beating.cancel()
-        self._keep(peer)
+        raise Lost(f"rank 0 refuses: {message['refused']}")
 
     # All
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+KILL_S = 5.0  # a process that can be killed is gone in less, with all its memory
 
 
 class EngineProcess:
@@ -76,5 +79,8 @@ class EngineProcess:
         await self.kill()
 
     async def kill(self) -> None:
+        """SIGKILL; one that hangs inside the driver takes none, and is left to systemd."""
         self.signal(signal.SIGKILL)
-        await self.exited
+        await asyncio.wait({self.exited}, timeout=KILL_S)
+        if not self.exited.done():
+            print("guard: the engine does not end on SIGKILL", file=sys.stderr, flush=True)

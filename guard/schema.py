@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -19,6 +20,9 @@ from pydantic import (
 
 from guard.errors import bad_request
 
+# Of a body of megabytes every mistake would be collected, for a second a megabyte and 400 MB of
+# memory: lists are given up at the first one (`fail_fast`).
+MAX_MESSAGES = 16_384  # of one conversation
 MAX_SEQUENCES = 16  # of one request: choices times prompts
 MAX_STOPS = 4  # OpenAI's limit
 
@@ -32,8 +36,22 @@ class Strict(BaseModel):
     @classmethod
     def _without_nulls(cls, value: Any) -> Any:  # noqa: ANN401 - any JSON
         if isinstance(value, dict):
+            if len(value) > len(cls.model_fields):
+                unknown = next(key for key in value if key not in cls.model_fields)
+                raise ValueError(f"`{unknown[:200]}` is not known here")
             return {key: inner for key, inner in value.items() if inner is not None}
         return value
+
+
+def _at_most(items: int) -> BeforeValidator:
+    """Refuse a larger object before its values are looked at, all of which might be wrong."""
+
+    def check(value: Any) -> Any:  # noqa: ANN401 - any JSON
+        if isinstance(value, dict) and len(value) > items:
+            raise ValueError(f"at most {items} keys, not {len(value)}")
+        return value
+
+    return BeforeValidator(check)
 
 
 Text = str
@@ -62,7 +80,7 @@ class RefusalPart(Strict):
     refusal: Text
 
 
-Content = Text | Annotated[list[TextPart], Field(min_length=1)]
+Content = Text | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
 
 
 class CalledFunction(Strict):
@@ -94,7 +112,7 @@ class AssistantMessage(Strict):
         Text
         | Annotated[
             list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]],
-            Field(min_length=1),
+            Field(min_length=1, fail_fast=True),
         ]
         | None
     ) = None
@@ -102,7 +120,7 @@ class AssistantMessage(Strict):
     refusal: Text | None = None
     reasoning: Text | None = None
     reasoning_content: Text | None = None
-    tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1, fail_fast=True)] | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> AssistantMessage:
@@ -170,8 +188,7 @@ class Request(Strict):
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
     logit_bias: (
-        Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)]
-        | None
+        Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], _at_most(1024)] | None
     ) = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     user: Text | None = None
@@ -197,7 +214,7 @@ class Request(Strict):
 
 
 class ChatRequest(Request):
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=10)] = 0
@@ -206,7 +223,7 @@ class ChatRequest(Request):
     parallel_tool_calls: bool = True
     chat_template_kwargs: TemplateArguments | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
-    metadata: dict[str, Text] | None = None
+    metadata: Annotated[dict[str, Text], _at_most(16)] | None = None  # OpenAI's limit
     prompt_cache_key: Text | None = None
     prompt_cache_retention: Text | None = None
     prompt_cache_options: dict[str, Any] | None = None
@@ -219,7 +236,7 @@ class ChatRequest(Request):
         return self
 
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
 
 
 class CompletionRequest(Request):

@@ -24,6 +24,7 @@ PACE_S = 0.5  # quicker than this; a CPU takes half a minute for the longer one
 async def start(parts: Parts) -> None:
     await _wait_for_gpu(parts)
     await _meet(parts)
+    mlx.keep_kernels(parts.config)
     parts.process = await EngineProcess.start(parts.command, parts.environment)
     parts.state.engine_pid = parts.process.pid
     parts.state.move("loading")
@@ -92,6 +93,7 @@ async def _while_it_moves(parts: Parts, warming: asyncio.Task[None]) -> None:
         )
         parts.raise_if_left()
         if parts.process.ended:
+            mlx.forget_kernels(parts.config)
             raise Failed(f"the engine {parts.process.ended} while starting")
         judge_link(parts)
         now = time.monotonic()

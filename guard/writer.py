@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from guard.ask import Delta, Event, Finish, Progress, Scored, Usage
@@ -20,6 +21,7 @@ class Writer:
         choices: list[Choice],
         reply: Reply | None,
         tokenizer: Tokenizer,
+        blocked: Callable[[float | None], None],
         *,
         scored: bool,
     ) -> None:
@@ -27,6 +29,7 @@ class Writer:
         self._choices = choices
         self._reply = reply
         self._tokenizer = tokenizer
+        self._blocked = blocked
         self._scored = scored
         self._begun: set[int] = set()
 
@@ -48,11 +51,16 @@ class Writer:
                 choice.usage = event
 
     async def _logprobs(self, scored: Sequence[Scored]) -> list[dict[str, Any]]:
-        pieces = await self._tokenizer.pieces([token.token for token in scored])
-        return [
-            logprob(piece, token, await self._tokenizer.pieces([top for top, _ in token.top]))
-            for piece, token in zip(pieces, scored, strict=True)
-        ]
+        # The tokenizer may be busy with others' prompts: nobody reads the engine's signs meanwhile.
+        self._blocked(time.monotonic())
+        try:
+            pieces = await self._tokenizer.pieces([token.token for token in scored])
+            return [
+                logprob(piece, token, await self._tokenizer.pieces([top for top, _ in token.top]))
+                for piece, token in zip(pieces, scored, strict=True)
+            ]
+        finally:
+            self._blocked(None)
 
     async def _alive(self, index: int) -> None:
         """Before the first token a comment for whoever watches the connection; then nothing."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def environment(config: Config) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "MLX_PTX_CACHE_DIR": f"{config.cache_dir}/ptx",
+        "MLX_PTX_CACHE_DIR": str(_kernels(config)),
         "CUDA_CACHE_PATH": f"{config.cache_dir}/nv",
         "CUDA_VISIBLE_DEVICES": ",".join(config.gpu_uuids),
         # On a CPU, mx.compile joins operations only where the host happens to have g++, and with
@@ -71,6 +73,33 @@ def environment(config: Config) -> dict[str, str]:
         **config.engine_environment,
         **(group_environment(config.group, Path(config.run_dir)) if config.group else {}),
     }
+
+
+def _kernels(config: Config) -> Path:
+    """Where MLX keeps compiled kernels, under names that tell neither its version nor the GPU."""
+    made_for = "-".join([Path(config.runtime).name, *config.gpu_uuids])
+    return Path(config.cache_dir, "ptx", made_for)
+
+
+def keep_kernels(config: Config) -> None:
+    """Have room for the kernels of this runtime and GPU, and for no others."""
+    with suppress(OSError):
+        _kernels(config).mkdir(parents=True, exist_ok=True)
+        for other in _kernels(config).parent.iterdir():
+            if other != _kernels(config):
+                _remove(other)
+
+
+def forget_kernels(config: Config) -> None:
+    """Have them compiled anew: a full disk or a power cut leaves half a file, which MLX loads."""
+    _remove(_kernels(config))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def weights_bytes(model: Path) -> int:

@@ -48,7 +48,7 @@ CHANGES: dict[str, tuple[Callable[[Profile], Profile], set[tuple[str, str, str |
     ),
     "split by MIG": (first(mig="Enabled"), {("changed by hand", FIRST, "mig")}),
     "in another slot": (
-        first(pci="00000000:41:00.0"),
+        first(pci="00000000:a1:00.0"),
         {("changed by hand", FIRST, "pci")},
     ),
     "a card gone": (

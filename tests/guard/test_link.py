@@ -1,0 +1,68 @@
+"""How ranks meet, without engines: rank 0's side is played here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from guard.config import Group
+from guard.link import Link, Lost
+
+
+def link(port: int) -> Link:
+    """Rank 1's, of two."""
+    group = Group.model_validate(
+        {
+            "backend": "ring",
+            "rank": 1,
+            "ranks": ("127.0.0.1:1", "127.0.0.2:1"),
+            "meeting": f"127.0.0.1:{port}",
+            "link_timeout_s": 1.0,
+        }
+    )
+    return Link(group, {})
+
+
+def meets(*answers: dict[str, Any] | None) -> tuple[Link, int]:
+    """Have rank 1 meet a rank 0 that answers so, link by link; None closes it without a word."""
+
+    async def play() -> tuple[Link, int]:
+        links = 0
+
+        async def welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal links
+            answer = answers[min(links, len(answers) - 1)]
+            links += 1
+            assert json.loads(await reader.readline())["hello"] == {"rank": 1}
+            if answer == {}:
+                await asyncio.sleep(3)  # silence, for longer than it is borne
+            elif answer is not None:
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await reader.read()
+            writer.close()
+
+        async with await asyncio.start_server(welcome, "127.0.0.1", 0) as server:
+            mine = link(server.sockets[0].getsockname()[1])
+            try:
+                async with asyncio.timeout(20):
+                    await mine.meet()
+            finally:
+                await mine.close()
+        return mine, links
+
+    return asyncio.run(play())
+
+
+def test_a_rank_0_that_is_about_to_fail_costs_no_start() -> None:
+    """It closes the link, or says nothing: it is asked again until it gives the start."""
+    met, links = meets(None, {}, {"start": "abc"})
+    assert (met.generation, links) == ("abc", 3)
+
+
+def test_a_refusal_is_final() -> None:
+    """Asking again would change nothing, and the reason is to be seen."""
+    with pytest.raises(Lost, match="rank 0 refuses: different runtime"):
+        meets({"refused": "different runtime"})
