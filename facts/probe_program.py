@@ -201,21 +201,25 @@ class Probe:
         }
 
     def packages(self):
-        rows = run("dpkg-query", "-W", "-f", "${db:Status-Abbrev}\t${Package}\t${Version}\n")
-        return [line.split("\t") for line in rows.splitlines() if line.count("\t") == 2]
+        # As apt takes names: `NAME:ARCH` of another architecture than the host's, and of one that
+        # may be installed for several. Such a package can be there twice, and be held once.
+        rows = run("dpkg-query", "-W", "-f", "${db:Status-Abbrev}\t${binary:Package}\n")
+        return [line.split("\t") for line in rows.splitlines() if line.count("\t") == 1]
 
     def read_package(self, expected):
-        for status, name, _ in self.once("packages", self.packages):
-            if name == expected["name"] and status[1:2] == "i":
-                return {"name": name, "installed": True}
+        for status, name in self.once("packages", self.packages):
+            if name.partition(":")[0] == expected["name"] and status[1:2] == "i":
+                return {"name": expected["name"], "installed": True}
         return None
 
     def read_hold(self, expected):
         pattern = re.compile(expected["pattern"])
         unheld = [
             name
-            for status, name, _ in self.once("packages", self.packages)
-            if status[1:2] == "i" and status[:1] != "h" and pattern.fullmatch(name)
+            for status, name in self.once("packages", self.packages)
+            if status[1:2] == "i"
+            and status[:1] != "h"
+            and pattern.fullmatch(name.partition(":")[0])
         ]
         return {"pattern": expected["pattern"], "unheld": sorted(set(unheld))}
 

@@ -71,8 +71,8 @@ class Hold(Resource):
 
     kind: ClassVar[str] = "hold"
     key: ClassVar[str] = "pattern"
-    pattern: str  # a regular expression, matched against whole names
-    unheld: tuple[str, ...] | None = ()
+    pattern: str  # a regular expression, matched against whole names without their architecture
+    unheld: tuple[str, ...] | None = ()  # as apt takes them: `NAME`, or `NAME:ARCH`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ install() {
 }
 if [ -n "$(dpkg --audit)" ]; then
   dpkg --configure -a || echo "dpkg: to be installed again, then configured" >&2
-  parts=$(dpkg-query -W -f '${db:Status-Eflag} ${Package}\n' | sed -n 's/^reinstreq //p')
+  parts=$(dpkg-query -W -f '${db:Status-Eflag} ${binary:Package}\n' | sed -n 's/^reinstreq //p')
   if [ -n "$parts" ]; then install --reinstall $parts; fi
   dpkg --configure -a
 fi

@@ -94,7 +94,7 @@ def test_nvidias_driver_is_held(host: Host, declared: Declared) -> None:
     """No unattended upgrade can put in another driver than the one that is loaded."""
     if not declared.gpu:
         pytest.skip("a CPU host")
-    listed = host.check_output("dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n'")
+    listed = host.check_output("dpkg-query -W -f '${db:Status-Abbrev} ${binary:Package}\\n'")
     driver = [
         line.split()
         for line in listed.splitlines()

@@ -170,8 +170,8 @@ CASES: dict[str, tuple[Change, list[Resource], list[Resource], list[str]]] = {
     "packages that are not held": (
         packages._hold,  # noqa: SLF001
         [Hold(pattern="nvidia-.*")],
-        [Hold(pattern="nvidia-.*", unheld=("nvidia-a", "nvidia-b"))],
-        ["<hold> nvidia-a nvidia-b"],
+        [Hold(pattern="nvidia-.*", unheld=("nvidia-a", "nvidia-b:i386"))],
+        ["<hold> nvidia-a nvidia-b:i386"],
     ),
     "a unit that is not there": (
         units._run,  # noqa: SLF001

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from pyinfra.api.exceptions import FactProcessError
 
 from facts.probe import TREE, parse, question
 from manifest.locks import contents
-from manifest.resources import Directory, File, Runtime, User, Weights
+from manifest.resources import Directory, File, Hold, Package, Runtime, User, Weights
 from operations.runtimes import SEAL
 from operations.weights import FETCH
 
@@ -235,6 +236,58 @@ def test_users_as_they_are() -> None:
     """A user that is there, and one that is not."""
     (root,) = looked_at(User(name="root"), User(name="nobody-of-that-name"))
     assert (root["home"], root["groups"]) == ("/root", root["groups"])
+
+
+# NVIDIA's libraries for two architectures, of which apt held the host's own; one that was removed.
+DPKG = """\
+Package: libnvidia-compute-580
+Status: hold ok installed
+Architecture: amd64
+Multi-Arch: same
+Version: 1
+
+Package: libnvidia-compute-580
+Status: install ok installed
+Architecture: i386
+Multi-Arch: same
+Version: 1
+
+Package: nvidia-driver-580
+Status: install ok installed
+Architecture: amd64
+Version: 1
+
+Package: nvidia-driver-libs
+Status: install ok installed
+Architecture: i386
+Version: 1
+
+Package: libnvidia-gl-580
+Status: deinstall ok config-files
+Architecture: i386
+Multi-Arch: same
+Version: 1
+"""
+
+
+@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="no dpkg here to be asked")
+def test_a_package_of_two_architectures_is_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that is not held is named as apt takes it; what is installed goes by its name."""
+    (tmp_path / "status").write_text(DPKG)
+    (tmp_path / "arch").write_text("amd64\ni386\n")
+    monkeypatch.setenv("DPKG_ADMINDIR", str(tmp_path))
+    hold, *packages = looked_at(
+        Hold(pattern="(lib)?nvidia-.*"),
+        *(Package(name=name) for name in ("libnvidia-compute-580", "libnvidia-gl-580", "other")),
+    )
+    assert hold["unheld"] == [
+        "libnvidia-compute-580:i386",
+        "nvidia-driver-580",
+        "nvidia-driver-libs:i386",
+    ]
+    assert [one["name"] for one in packages] == ["libnvidia-compute-580"]
 
 
 def test_what_cannot_be_read_hides_nothing_else(tmp_path: Path) -> None:
