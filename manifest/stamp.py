@@ -58,8 +58,19 @@ class Stamp:
         return Manifest(tuple(both.values()))
 
     def intend(self, run: Run, manifest: Manifest, bound: Mapping[str, Any]) -> Stamp:
-        """Say what the run is about to do."""
-        return replace(self, run=run, intended=manifest, bound=bound)
+        """Say what the run is about to do; what only a run that died intended is not forgotten."""
+        return replace(self, run=run, applied=self._kept(manifest), intended=manifest, bound=bound)
+
+    def _kept(self, manifest: Manifest) -> Manifest | None:
+        """Give what was applied, and what a run that died may have made and nobody declares now.
+
+        No more than that: of what is declared again, only what was applied tells a hand's change
+        from a run's.
+        """
+        applied = self.applied or Manifest()
+        known = applied.by_address().keys() | manifest.by_address().keys()
+        left = [one for one in self.everything() if one.address not in known]
+        return applied + left if left else self.applied
 
     def dumps(self) -> str:
         """Give the text of the file; ends with a newline."""

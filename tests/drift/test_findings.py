@@ -82,6 +82,23 @@ def test_what_a_dead_run_left_half_done_is_its_own_class() -> None:
     assert by_hand == [("changed by hand", other.address, "mode")]
 
 
+def test_a_second_run_that_dies_blames_no_hand() -> None:
+    """Two runs were to make it newer and died before they came to it; a third, to go back."""
+    newer = replace(FILE, sha256="cc")
+    own = File(path="/b", sha256="dd")
+    stamp = Stamp(run=RUN, applied=Manifest((FILE,)))
+    for _ in range(2):
+        stamp = stamp.intend(RUN, Manifest((newer, own)), {})
+    live = Manifest((FILE, Reboot(pending=False)))
+    causes = {one.cause for one in compare([newer, own], stamp, live)}
+    assert causes == {"run not finished"}
+    back = stamp.intend(RUN, Manifest((FILE,)), {})
+    left = Manifest((FILE, own, Reboot(pending=False)))
+    assert [(one.address, one.note) for one in compare([FILE], back, left)] == [
+        (own.address, "no longer declared")
+    ]
+
+
 def test_strangers_are_unmanaged_and_lost_members_missing() -> None:
     """Of what is a set, one too many is nobody's; one too few is missing."""
     more, less = replace(UNIT, drop_ins=("/a", "/z")), replace(UNIT, drop_ins=())

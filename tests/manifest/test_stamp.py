@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -72,6 +73,27 @@ def test_an_intention_lasts_until_the_run_is_done() -> None:
     assert (before.finished, during.finished) == (True, False)
     assert (during.applied, during.intended, during.run.operator) == (old, new, "you")
     assert [one.id for one in during.everything()] == ["a", "b"]
+
+
+def test_what_a_dead_run_may_have_made_is_remembered() -> None:
+    """It died, and the inventory went back: the next run, dead or not, clears away what it made."""
+    both, dead_alone = Package(name="a"), Package(name="b")
+    old, dead = Manifest((both,)), Manifest((replace(both, installed=None), dead_alone))
+    died = Stamp(run=RUN, applied=old).intend(RUN, dead, {})
+    back = died.intend(RUN, old, {})
+    assert dead_alone in back.everything()
+    assert dead_alone in back.intend(RUN, old, {}).everything()
+    assert Stamp(run=RUN).intend(RUN, dead, {}).intend(RUN, old, {}).applied == Manifest(
+        (dead_alone,)
+    )
+
+
+def test_a_run_begun_again_leaves_what_was_applied_as_it_is() -> None:
+    """What is still declared counts as applied in the form that was: the rest was only intended."""
+    old, new = Manifest((Package(name="a"),)), Manifest((Package(name="a", installed=None),))
+    died = Stamp(run=RUN, applied=old).intend(RUN, new, {})
+    assert died.intend(RUN, new, {}).applied == old
+    assert Stamp(run=RUN).intend(RUN, new, {}).intend(RUN, new, {}).applied is None
 
 
 @given(MAYBE, MAYBE)
