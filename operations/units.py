@@ -10,12 +10,16 @@ from manifest.resources import Unit, UnitSet
 from operations.convergence import Command, Commands, Comparison, converge, script
 from operations.files import remove
 
+# systemd counts our starts with those after a failure, and refuses both after a few: the count
+# begins anew, which cannot be asked of a unit that is not loaded. With it goes the count that drift
+# tells of, which a run takes back in any case (see `mend`).
 # Whoever reads this at night is told nothing by systemd's own words, but by the unit's last ones.
 START = """
 set -eu
 verb=$1; shift
 for unit; do
-  if systemctl is-failed --quiet "$unit"; then systemctl reset-failed "$unit"; fi
+  loaded=$(systemctl list-units --all --plain --no-legend "$unit")
+  if [ -n "$loaded" ]; then systemctl reset-failed "$unit"; fi
 done
 systemctl "$verb" "$@" || {
   for unit; do journalctl --no-pager --output=cat --lines=40 --unit="$unit" >&2; done
