@@ -60,6 +60,13 @@ def part(
         f"{layout.UNITS}/{SERVICE}", render(SERVICE, python=python, checker=layout.CHECK)
     )
     declared += file(f"{layout.UNITS}/{TIMER}", render(TIMER))
+    # Whether the service runs is the timer's business; while it looks at the host, it does.
+    service = Unit(
+        name=SERVICE,
+        enabled="static",  # of no target, and not masked
+        fragment=f"{layout.UNITS}/{SERVICE}",
+        drop_ins=(),
+    )
     timer = Unit(
         name=TIMER,
         enabled="enabled",
@@ -67,4 +74,4 @@ def part(
         fragment=f"{layout.UNITS}/{TIMER}",
         drop_ins=(),
     )
-    return declared + Part(resources=(timer,))
+    return declared + Part(resources=(service, timer))

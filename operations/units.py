@@ -31,7 +31,7 @@ systemctl "$verb" "$@" || {
 @operation()
 def running(units: Sequence[Unit]) -> Commands:
     """
-    Ensure that units are loaded as declared, enabled and running.
+    Ensure that units are loaded as declared, and enabled and running where that is declared.
 
     + units: the units as declared
     """
@@ -76,7 +76,7 @@ def start(verb: str, *units: str) -> StringCommand:
 def _run(compared: Comparison) -> Iterator[Command]:
     yield from mend(compared)
     for unit in compared.differing(Unit):
-        if {"", "active", "enabled"} & compared.of(unit).keys():
+        if unit.active == "active" and {"", "active", "enabled"} & compared.of(unit).keys():
             yield start("start", unit.name)
 
 

@@ -182,8 +182,10 @@ def _weights(weights: Weights) -> Iterator[Change]:
 
 def _unit(unit: Unit) -> Iterator[Change]:
     name = shlex.quote(unit.name)
-    yield "stopped", f"systemctl stop {name}", BY_HAND
-    yield "disabled", f"systemctl disable --quiet {name}", BY_HAND
+    if unit.active is not None:
+        yield "stopped", f"systemctl stop {name}", BY_HAND
+    if unit.enabled == "enabled":
+        yield "disabled", f"systemctl disable --quiet {name}", BY_HAND
     own = unit.fragment is not None and unit.fragment.endswith(f"/{unit.name}")
     if own:
         # Its file stands where the mask would: systemctl refuses, a hand does not.

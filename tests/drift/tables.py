@@ -31,7 +31,12 @@ ONE_OF_EACH: list[Resource] = [
     File(path="/f", sha256="0"),
     Runtime(path="/r", record="/r.json"),
     Weights(path="/w", record="/w.json"),
-    Unit(name="a@b.service", fragment="/etc/systemd/system/a@.service"),
+    Unit(
+        name="a@b.service",
+        fragment="/etc/systemd/system/a@.service",
+        enabled="enabled",
+        active="active",
+    ),
     UnitSet(pattern="a@*"),
     Instance(name="b"),
     Sockets(user="mlx"),

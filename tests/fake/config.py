@@ -49,6 +49,8 @@ class Memory:
         kind, identity = resource["kind"], next(v for k, v in resource.items() if k != "kind")
         if kind == "instance":
             identity = f"mlx-model@{identity}.service"
+        if kind == "unit" and "active" not in resource:
+            identity = resource["fragment"]  # nobody starts it: there with its file
         return kind not in MADE or any(
             identity in shlex.split(command) or json.dumps(identity) in stdin
             for command, stdin in self.told

@@ -191,6 +191,19 @@ def test_a_host_with_cards_has_what_they_need() -> None:
     assert [path.rpartition("/")[2] for path in drop_ins] == ["10-limits.conf", "20-gpu.conf"]
 
 
+def test_the_hosts_own_check_is_a_timer_and_a_service_that_nobody_starts() -> None:
+    """Of the service it matters what systemd has loaded, not whether it happens to run."""
+    units = {one.name: one for one in declared().checking.of(Unit)}
+    assert units["mlx-drift.timer"].active == "active"
+    service = units["mlx-drift.service"].attributes()
+    assert service == {
+        "enabled": "static",
+        "fragment": "/etc/systemd/system/mlx-drift.service",
+        "drop_ins": (),
+        "stale": False,
+    }
+
+
 def test_a_model_served_twice_is_fetched_once() -> None:
     """Two instances of one commit share its files."""
     twin = replace(MODEL, instance="qwen.1")

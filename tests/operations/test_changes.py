@@ -84,6 +84,8 @@ UNIT = Unit(
     fragment="/etc/systemd/system/m@.service",
     drop_ins=("/etc/systemd/system/m@a.0.service.d/10.conf",),
 )
+# Nobody starts it but its timer.
+TIMED = Unit(name="t.service", enabled="static", fragment="/etc/systemd/system/t.service")
 INSTANCE = Instance(name="a.0", inputs="1" * 64)
 UNIT_1, RANK_1 = replace(UNIT, name="m@a.0.1.service"), replace(INSTANCE, name="a.0.1")
 MASK = [
@@ -211,6 +213,18 @@ CASES: dict[str, tuple[Change, list[Resource], list[Resource], list[str]]] = {
         [UNIT],
         [replace(UNIT, stale=True)],
         ["systemctl daemon-reload"],
+    ),
+    "a service of a timer's that is not there": (
+        units._run,  # noqa: SLF001
+        [TIMED],
+        [],
+        ["systemctl daemon-reload"],
+    ),
+    "a service of a timer's, masked and edited since it was loaded": (
+        units._run,  # noqa: SLF001
+        [TIMED],
+        [replace(TIMED, enabled="masked", stale=True)],
+        ["rm -rf -- /run/systemd/system/t.service", "systemctl daemon-reload"],
     ),
     "an instance that nobody declares": (
         units._end_others,  # noqa: SLF001
