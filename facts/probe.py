@@ -55,8 +55,12 @@ class Probe(FactBase[Answer | None]):
 
 
 def question(expected: Iterable[Resource], *, deep: bool = False) -> str:
-    """Give the program and its question, as text for ``python3 -``."""
-    asked = json.dumps({"resources": [one.to_json() for one in expected], "deep": deep})
+    """Give the program and its question, as text for ``python3 -``.
+
+    What cannot be read in half the time that pyinfra waits is said to be unread.
+    """
+    resources = [one.to_json() for one in expected]
+    asked = json.dumps({"resources": resources, "deep": deep, "seconds": TIMEOUT / 2})
     return f"{PROGRAM}\nmain(json.loads({asked!r}))\n"
 
 

@@ -285,12 +285,14 @@ class Probe:
         if text is None or elsewhere or not os.path.isdir(expected["path"]):
             return None
         known = json.loads(text)
-        found = changes(expected["path"], known["tree"], follow, self.deep, self.until)
+        found = list(changes(expected["path"], known["tree"], follow, self.deep, self.until))
+        changed = [one for one in found if not one.startswith("times: ")]
         return {
             "path": expected["path"],
             "record": record,
             contents: known[contents],
-            "changed": list(found)[:SHOWN],
+            "changed": changed[:SHOWN],
+            "retimed": len(changed) < len(found),
         }
 
     # -- systemd

@@ -65,6 +65,7 @@ def changes(top, known, follow, deep, until):
     """Yield what is not as the ``tree`` of a record has it; read again only what looks changed.
 
     Every file is read where ``deep`` is set, and none after ``until`` (of the monotonic clock).
+    One that was read again and is the same, but for its times, is told as ``times``.
     """
     seen = set()
     for name, path, target, status in walk(top, follow=follow):
@@ -85,10 +86,12 @@ def changed(path, target, status, was, deep, until):
         return None if sha256 is None else "removed"
     if owned(status) != owner:
         return "mode"
-    if not deep and times(status) == [size, mtime, ctime]:
+    moved = times(status) != [size, mtime, ctime]
+    if not moved and not deep:
         return None
     try:
         # One of another size has another content, and needs no reading.
-        return "content" if status.st_size != size or sha256_of(path, until) != sha256 else None
+        same = status.st_size == size and sha256_of(path, until) == sha256
     except TimeoutError:
         return "unread"
+    return ("times" if moved else None) if same else "content"

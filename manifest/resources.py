@@ -115,6 +115,7 @@ class Runtime(Resource):
     record: str | None = None  # path of the record, outside the environment
     packages: str | None = None  # digest of what the lock says is inside
     changed: tuple[str, ...] | None = ()  # files that differ from the record, the first few
+    retimed: bool | None = None  # files are as recorded, but for times, and so are read every time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +139,7 @@ class Weights(Resource):
     record: str | None = None
     files: str | None = None  # digest of names, sizes and hashes
     changed: tuple[str, ...] | None = ()
+    retimed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ import shlex
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from pyinfra.api import QuoteString, StringCommand, operation
 
@@ -18,8 +17,7 @@ from manifest import layout
 from manifest.resources import Shelf
 from manifest.runtime import Environment
 from operations.convergence import Command, Commands, Comparison, converge, script
-
-SEAL = (Path(__file__).parent / "seal_program.py").read_text(encoding="utf-8")
+from operations.records import SEAL, converge_tree
 
 # What a site needs for downloads comes on standard input: a proxy's password is nobody's to read in
 # a list of processes. `eval`, since /dev/stdin cannot be opened where it is a socket.
@@ -40,7 +38,7 @@ def built(environment: Environment, uv: str | None, site: Mapping[str, str]) -> 
     last. One that was damaged is put aside first, so that what runs from it runs on.
     """
     commands = partial(changes, environment=environment, uv=uv, site=site)
-    yield from converge("runtime", [environment.resource()], commands)
+    yield from converge_tree("runtime", environment.resource(), commands)
 
 
 @operation()

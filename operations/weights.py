@@ -13,8 +13,8 @@ from pyinfra.api.hiddenvalue import HiddenValue
 from facts.probe import TREE
 from manifest import layout
 from manifest.weights import Snapshot
-from operations.convergence import Command, Commands, Comparison, converge, script
-from operations.runtimes import SEAL
+from operations.convergence import Command, Commands, Comparison, script
+from operations.records import SEAL, converge_tree
 
 FETCH = (Path(__file__).parent / "fetch_program.py").read_text(encoding="utf-8")
 
@@ -35,7 +35,7 @@ def fetched(
     commands = partial(
         changes, snapshot=snapshot, runtime=runtime, endpoint=endpoint, token=token, site=site
     )
-    yield from converge("weights", [snapshot.resource()], commands)
+    yield from converge_tree("weights", snapshot.resource(), commands)
 
 
 def changes(

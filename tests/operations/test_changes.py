@@ -22,6 +22,7 @@ from manifest.resources import (
     Instance,
     Package,
     Resource,
+    Runtime,
     Unit,
     UnitSet,
     User,
@@ -31,6 +32,7 @@ from manifest.runtime import Interpreter, environment
 from manifest.weights import Blob, directory, snapshot
 from operations import files, instances, packages, runtimes, units, users, weights
 from operations.convergence import Comparison
+from operations.records import renewing
 
 Change = Callable[[Comparison], Iterable[Any]]
 
@@ -330,6 +332,39 @@ def test_a_proxys_password_is_in_no_process_list() -> None:
     """What a site's downloads need goes by standard input."""
     for command in (*build(None), *build("/opt/x/tools/uv")):
         assert SECRET not in command.get_raw_value()
+
+
+TREES: dict[str, tuple[dict[str, Any], str]] = {
+    "times that moved": ({"retimed": True}, "renewed"),
+    "files that there was no time to read": ({"changed": ("unread: a", "unread: b")}, "renewed"),
+    "both": ({"retimed": True, "changed": ("unread: a",)}, "renewed"),
+    "another content": ({"retimed": True, "changed": ("unread: a", "content: b")}, "made"),
+    "other packages": ({"retimed": True, "packages": "2"}, "made"),
+}
+
+
+@pytest.mark.parametrize("case", TREES)
+def test_a_tree_is_made_anew_for_what_changed_and_not_for_its_times(case: str) -> None:
+    """An environment in use stays where it is when a backup has linked to its files."""
+    attributes, what = TREES[case]
+    tree = Runtime(path="/opt/x/r", record="/opt/x/r.json", packages="1")
+    expected, found = replace(tree, retimed=False), replace(tree, **attributes)
+    made = lambda _: iter([StringCommand("made")])  # noqa: E731
+    commands = renewing(compared([expected], [found]), "runtime", tree, made)
+    first = next(commands)
+    assert isinstance(first, StringCommand)
+    if what == "made":
+        assert first.get_raw_value() == "made"
+        return
+    assert "\nrenew(" in first.connector_arguments["_stdin"]
+    if "changed" not in attributes:
+        assert list(commands) == []
+
+
+def test_times_that_moved_are_nobodys_drift() -> None:
+    """What is declared says nothing of them: only the operation asks."""
+    tree = Runtime(path="/opt/x/r", record="/opt/x/r.json", packages="1")
+    assert diff([tree], [replace(tree, retimed=True)]) == ()
 
 
 MODEL = snapshot("a/b", "0" * 40, (Blob(path="config.json", size=3, hash="git:00"),))

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from pyinfra.api.exceptions import FactProcessError
 
-from facts.probe import TREE, parse, question
+from facts.probe import TIMEOUT, TREE, parse, question
 from manifest.locks import contents
 from manifest.resources import Directory, File, Hold, Package, Runtime, User, Weights
-from operations.runtimes import SEAL
+from operations.records import SEAL
 from operations.weights import FETCH
 
 WHEEL = {"demo/__init__.py": "x = 1\n", "demo/data.bin": "0123456789abcdef" * 64}
@@ -196,6 +196,50 @@ def test_only_a_deep_look_reads_what_seems_the_same(environment: Path) -> None:
     record_path.write_text(json.dumps(told))
     assert changed(environment) == []
     assert changed(environment, deep=True) == ["content: pyvenv.cfg"]
+
+
+def renew(tree: Path, *, follow: bool = False) -> None:
+    """Have the record of a tree made anew where nothing but times has moved."""
+    python(f"{TREE}\n{SEAL}\nrenew({str(tree)!r}, '{tree}.json', {follow})\n")
+
+
+def test_times_that_moved_are_told_and_recorded_once(environment: Path) -> None:
+    """Linked to by a backup, a file is read at every look, until its new times are recorded."""
+    assert seal(environment) == ""
+    (found,) = looked_at(as_resource(environment))
+    assert (found["changed"], found["retimed"]) == ([], False)
+    file = site_of(environment) / "demo/__init__.py"
+    (environment.parent / "backup").hardlink_to(file)
+    (found,) = looked_at(as_resource(environment))
+    assert (found["changed"], found["retimed"]) == ([], True)
+    renew(environment)
+    (found,) = looked_at(as_resource(environment))
+    assert (found["changed"], found["retimed"]) == ([], False)
+    _keeping_times(file, lambda one: one.write_text("x = 2\n"))
+    assert changed(environment) == ["content: lib/python3.11/site-packages/demo/__init__.py"]
+
+
+@pytest.mark.parametrize("change", ["content, size and time kept", "mode", "gone"])
+def test_a_record_is_not_renewed_for_what_changed(environment: Path, change: str) -> None:
+    """Whatever else moved its times: a record never comes to say what its seal did not."""
+    assert seal(environment) == ""
+    before = Path(f"{environment}.json").read_text()
+    (environment / "pyvenv.cfg").touch()
+    make, _ = CHANGES[change]
+    make(site_of(environment) / "demo/__init__.py")
+    renew(environment)
+    assert Path(f"{environment}.json").read_text() == before
+
+
+def test_what_takes_too_long_is_said_to_be_unread(environment: Path) -> None:
+    """The probe answers before pyinfra gives it up; what is as recorded needs no reading."""
+    assert seal(environment) == ""
+    (environment / "pyvenv.cfg").touch()
+    asked = question([as_resource(environment)])
+    assert f'"seconds": {TIMEOUT / 2}' in asked
+    asked = asked.replace(f'"seconds": {TIMEOUT / 2}', '"seconds": -1')
+    (found,) = parse(python(asked).stdout).manifest
+    assert (found.changed, found.retimed) == (("unread: pyvenv.cfg",), False)  # type: ignore[attr-defined]  # a runtime
 
 
 def test_without_a_record_there_is_no_environment(environment: Path) -> None:
@@ -375,6 +419,16 @@ def test_a_damaged_file_is_taken_away_and_not_recorded(snapshot: Path, name: str
     assert f"not what the hub's hashes say: {name}" in fetch(snapshot, BLOBS)
     assert not blob.exists()
     assert not Path(f"{snapshot}.json").exists()
+
+
+def test_weights_linked_to_by_a_backup_are_recorded_anew(snapshot: Path) -> None:
+    """A link to a blob moves the time of its last change, and nothing else."""
+    assert fetch(snapshot, BLOBS) == ""
+    (snapshot.parent / "backup").hardlink_to((snapshot / "config.json").resolve())
+    weights = Weights(path=str(snapshot), record=f"{snapshot}.json")
+    assert [one["retimed"] for one in looked_at(weights)] == [True]
+    renew(snapshot, follow=True)
+    assert [(one["retimed"], one["files"]) for one in looked_at(weights)] == [(False, "digest")]
 
 
 @pytest.mark.parametrize("changed_by", ["content", "link"])
