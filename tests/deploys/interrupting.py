@@ -22,6 +22,7 @@ from tests.deploying import ROOT, environment_of
 from tests.deploys.states import serving_tiny
 
 PROGRAM = Path(__file__).with_name("stopping_pyinfra.py")
+SAID = "said"  # the file of its output, beside its trace
 PATIENCE_S = 300
 
 Kind = Literal["pyinfra killed", "power cut"]
@@ -164,11 +165,14 @@ def interrupted(lab: Lab, host: Host, point: Point, trace: list[Sent]) -> None:
 
 
 @contextmanager
-def halted(lab: Lab, host: str, stop: str) -> Iterator[subprocess.Popen[str]]:
-    """Hold a deploy still at a point, ``before:N``; it is killed at the end of the block."""
-    with _pyinfra(lab, host, stop=stop) as (process, _):
+def halted(lab: Lab, host: str, stop: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Hold a deploy still at a point, ``before:N``; it is killed at the end of the block.
+
+    Gives the process, and the file of what it says.
+    """
+    with _pyinfra(lab, host, stop=stop) as (process, told):
         assert not _stopped(process)
-        yield process
+        yield process, told.with_name(SAID)
 
 
 def _number(sign: Sign, trace: list[Sent]) -> int:
@@ -202,7 +206,7 @@ def _stopped(process: subprocess.Popen[str]) -> bool:
 @contextmanager
 def _pyinfra(lab: Lab, host: str, stop: str | None) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     with TemporaryDirectory() as directory:
-        trace, said = Path(directory, "trace"), Path(directory, "said")
+        trace, said = Path(directory, "trace"), Path(directory, SAID)
         with said.open("w") as output:
             process = subprocess.Popen(
                 [

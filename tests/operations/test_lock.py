@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.state import StateStage
 
-from operations.locks import HEARTBEAT, PROGRAM
+from operations import locks
+from operations.locks import HEARTBEAT, PROGRAM, SILENCE
 
 
 class Deploy:
@@ -101,4 +107,78 @@ def test_beats_come_often_enough() -> None:
     (silence,) = [
         int(line.split()[2]) for line in PROGRAM.splitlines() if line.startswith("SILENCE = ")
     ]
-    assert silence >= 4 * HEARTBEAT
+    assert silence == SILENCE >= 4 * HEARTBEAT
+
+
+class Channel:
+    """The controller's end of a lock on a host."""
+
+    def __init__(self) -> None:
+        self.status_event, self.heard = threading.Event(), 0
+
+    def sendall(self, data: bytes) -> None:
+        self.heard += len(data)
+        if self.heard == 3:
+            self.status_event.set()  # the host ends it
+
+    def exit_status_ready(self) -> bool:
+        return self.status_event.is_set()
+
+
+class Host:
+    """As much of pyinfra's host as a lock has to do with, and of its state and its connection."""
+
+    def __init__(self, stage: StateStage) -> None:
+        self.name, self.current_stage = "h", stage
+        self.state = self.connector = self.client = self
+        self.failed, self.closed, self.said = set[Any](), False, ""
+        self.lock = locks.Lock(Channel())
+        locks._locks[self.name] = self.lock  # noqa: SLF001
+
+    def get_transport(self) -> Host:
+        return self
+
+    def close(self) -> None:
+        self.closed = True
+
+    def log_styled(self, message: str, **_: object) -> None:
+        self.said = message
+
+    def fail_hosts(self, hosts: set[Any]) -> None:
+        self.failed |= hosts
+        raise PyinfraError("No hosts remaining!")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(locks, "_locks", {})
+
+
+def test_a_lock_that_the_host_ends_ends_the_run_there() -> None:
+    """The host is failed and says why, and its connection is closed: no command comes after."""
+    host = Host(StateStage.Execute)
+    locks.keep(cast("Any", host))
+    assert (host.failed, host.closed) == ({host}, True)
+    assert "lock is lost" in host.said
+
+
+def test_a_lock_that_ends_with_its_run_is_not_lost() -> None:
+    """When all is done the connection goes, and nobody is failed for it."""
+    host = Host(StateStage.Disconnect)
+    locks.keep(cast("Any", host))
+    assert (host.failed, host.closed, host.said) == (set(), False, "")
+
+
+@pytest.mark.parametrize(
+    ("slept_s", "lost"), [(0, False), (SILENCE - 5, False), (SILENCE + 1, True)]
+)
+def test_a_controller_that_slept_knows_by_its_own_clock(slept_s: int, *, lost: bool) -> None:
+    """Before the next operation, and before any word of the host's has come through."""
+    host = Host(StateStage.Execute)
+    host.lock.beaten -= slept_s
+    for _ in range(2):
+        locks.Watch.operation_host_start(cast("Any", host), cast("Any", host), "")
+    assert (host.failed, host.closed) == (({host}, True) if lost else (set(), False))
+    other = SimpleNamespace(name="other")
+    locks.Watch.operation_host_start(cast("Any", host), cast("Any", other), "")
