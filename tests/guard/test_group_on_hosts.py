@@ -88,7 +88,11 @@ class Pair:
         return f"mlx-model@pair.0.{rank}.service"
 
     def start(self, rank: int) -> None:
-        self.hosts[rank].root_run(f"systemctl start --no-block {self.unit(rank)}")
+        # By hand, too, systemd starts a unit five times in ten minutes and no more.
+        unit = self.unit(rank)
+        self.hosts[rank].root_run(
+            f"systemctl reset-failed {unit}; systemctl start --no-block {unit}"
+        )
 
     def state(self, rank: int) -> dict[str, Any]:
         told = (
