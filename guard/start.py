@@ -93,7 +93,6 @@ async def _while_it_moves(parts: Parts, warming: asyncio.Task[None]) -> None:
         )
         parts.raise_if_left()
         if parts.process.ended:
-            mlx.forget_kernels(parts.config)
             raise Failed(f"the engine {parts.process.ended} while starting")
         judge_link(parts)
         now = time.monotonic()

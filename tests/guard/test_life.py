@@ -142,6 +142,9 @@ def test_an_engine_killed_or_stopped_is_found_at_once(
     assert words in fresh.state()["reason"]
     assert fresh.state()["last_failure"]["reason"] == fresh.state()["reason"]
     assert not lives(engine)
+    # It may have died of a kernel that was kept; one that we ended did not.
+    kept = any((fresh.cache_dir / "ptx").iterdir())
+    assert kept == (number == signal.SIGSTOP)
 
 
 def test_a_dead_generation_thread_is_found(fresh: Instance) -> None:
