@@ -37,6 +37,7 @@ from manifest.tolerance import Tolerance
 from planner.bound import Bound
 from planner.declared import Host as Declared
 from planner.declared import InventoryError
+from planner.fleet import related
 from reports.fleet import Fleet, HostReport
 from tasks.declared import hosts as declared_hosts
 from templates import render
@@ -108,7 +109,8 @@ def check(
     def one(host: Host) -> HostReport:
         try:
             seen = see(state, host, WATCHED, seconds=seconds, ask=ask, deep=deep)
-            return judged(declared[host.name], seen, checkout, ask=ask)
+            kin = related(declared[host.name], declared.values())
+            return judged(declared[host.name], seen, checkout, kin, ask=ask)
         except SilentHostError as error:
             return unseen(host.name, str(error))
         except Exception as error:  # noqa: BLE001 - whatever one host brings about, others go on
@@ -161,8 +163,13 @@ class Checkout:
         self._sources: Sources | None = None
         self._locks: dict[str, Lock] = {}
 
-    def declaration(self, host: Declared, stamp: Stamp) -> Declaration:
-        """Declare a host with what its stamp says it was bound to; raises ``ValueError``."""
+    def declaration(
+        self, host: Declared, stamp: Stamp, kin: Sequence[Declared] = ()
+    ) -> Declaration:
+        """Declare a host with what its stamp says it was bound to; raises ``ValueError``.
+
+        ``kin`` are the hosts with which it may serve models together, itself among them.
+        """
         if stamp.bound is None:
             raise ValueError("stamp: of an earlier version, which told less; deploy once")
         try:
@@ -174,22 +181,25 @@ class Checkout:
         if host.models_lock not in self._locks:
             self._locks[host.models_lock] = read(ROOT / host.models_lock)
         lock = self._locks[host.models_lock]
-        unknown = [model.source for model in host.models if lock.traced(model) is None]
+        asked = {model.source: model for one in kin or (host,) for model in one.models}
+        unknown = [source for source, model in asked.items() if lock.traced(model) is None]
         if unknown:
             raise LockError(f"models.lock: knows nothing of {', '.join(unknown)}; run ./plan.py")
-        declaration = planned.planned(host, bound, lock, self._sources)
+        declaration = planned.planned(host, bound, lock, self._sources, kin)
         if declaration.refusals:
             raise ValueError("; ".join(declaration.refusals))
         return declaration
 
 
-def judged(declared: Declared, seen: Seen, checkout: Checkout, *, ask: bool) -> HostReport:
+def judged(
+    declared: Declared, seen: Seen, checkout: Checkout, kin: Sequence[Declared] = (), *, ask: bool
+) -> HostReport:
     """Compare what a host answered with its stamp and with what is declared of it now."""
     answer = seen.answer
     texts: dict[str, tuple[str, str]] = {}
 
     def declare(stamp: Stamp) -> Manifest:
-        declaration = checkout.declaration(declared, stamp)
+        declaration = checkout.declaration(declared, stamp, kin)
         contents = declaration.contents
         texts.update(
             {

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from hub.lock import Entry, Lock, LockError, ensure
 from planner import Plan, place
-from planner.declared import Gpu, Host, InventoryError, Model, Secret, read_hosts
+from planner.declared import Gpu, Host, InventoryError, Model, Secret
+from planner.fleet import read_hosts
 from planner.gpus import find
 from planner.report import report
 from planner.why import why

@@ -29,13 +29,15 @@ sys.path.insert(0, str(ROOT))
 from tests.guard.instance import Instance
 from tests.guard.models import make_tiny_llama
 
+GUARD, ENGINE = "api.sock", "engine.sock"
 SHORT, LONG = 8, 200  # tokens of a stream: to time the first one, and to weigh them all
 EVERY_S = 0.01
 FAKE = """#!{python}
 # Stands in for the runtime's Python: the launcher becomes the fake engine, all else runs as it is.
 import os, sys
 if any(word.endswith("mlx_launcher.py") for word in sys.argv):
-    os.execv({python!r}, [{python!r}, {this!r}, "--fake", sys.argv[sys.argv.index("--port") + 1]])
+    engine = sys.argv[sys.argv.index("--guard-socket") + 1]
+    os.execv({python!r}, [{python!r}, {this!r}, "--fake", engine])
 os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 """
 CHUNK = (
@@ -50,7 +52,7 @@ USAGE = (
 FACTS = json.dumps({"fingerprint": "fake", "batchable": True}).encode()
 
 
-async def fake(port: int) -> None:
+async def fake(socket: Path) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.0 200 OK\r\n\r\n")
@@ -70,21 +72,16 @@ async def fake(port: int) -> None:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", port, backlog=512)
+    server = await asyncio.start_unix_server(answer, socket, backlog=512)
     await server.serve_forever()
 
 
-async def stream(where: Path | int, tokens: int, *, paced: bool) -> tuple[float, int]:
+async def stream(where: Path, tokens: int, *, paced: bool) -> tuple[float, int]:
     """Seconds to the first token, and the number of events."""
-    opening = (
-        asyncio.open_connection("127.0.0.1", where)
-        if isinstance(where, int)
-        else asyncio.open_unix_connection(str(where))
-    )
-    reader, writer = await opening
+    reader, writer = await asyncio.open_unix_connection(where)
     asked = {"messages": [{"role": "user", "content": "hi"}], "stream": True,
              "max_tokens": tokens, "temperature": 0 if paced else 1}  # fmt: skip
-    if isinstance(where, Path):  # the real engine would look for a model of that name
+    if where.name == GUARD:  # the real engine would look for a model of that name
         asked["model"] = "tiny"
     asked["logit_bias"] = {"256": -100}  # never the end token
     body = json.dumps(asked).encode()
@@ -105,7 +102,7 @@ async def stream(where: Path | int, tokens: int, *, paced: bool) -> tuple[float,
 
 
 async def round_of(
-    where: Path | int, streams: int, tokens: int, *, paced: bool = True
+    where: Path, streams: int, tokens: int, *, paced: bool = True
 ) -> tuple[list[float], int]:
     told = await asyncio.gather(*(stream(where, tokens, paced=paced) for _ in range(streams)))
     return [first for first, _ in told], sum(seen for _, seen in told)
@@ -120,19 +117,19 @@ def resident_mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20
 
 
-async def measure(instance: Instance, port: int, rounds: int) -> list[dict[str, float]]:
+async def measure(instance: Instance, engine: Path, rounds: int) -> list[dict[str, float]]:
     assert instance.process is not None
     pid, rows = instance.process.pid, []
     for streams in (1, 8, 32):
         direct, guarded = [], []
         for _ in range(rounds * 32 // streams):
-            direct += (await round_of(port, streams, SHORT))[0]
+            direct += (await round_of(engine, streams, SHORT))[0]
             guarded += (await round_of(instance.socket, streams, SHORT))[0]
         before = cpu_s(pid)
         tokens = sum([(await round_of(instance.socket, streams, LONG))[1] for _ in range(2)])
         spent = cpu_s(pid) - before
         speeds = {}
-        for name, where in (("direct", port), ("guard", instance.socket)):
+        for name, where in (("direct", engine), ("guard", instance.socket)):
             began, seen = time.perf_counter(), 0
             for _ in range(3):
                 seen += (await round_of(where, streams, LONG, paced=False))[1]
@@ -151,11 +148,11 @@ async def measure(instance: Instance, port: int, rounds: int) -> list[dict[str, 
     return rows
 
 
-async def beside(instance: Instance, port: int, rounds: int) -> None:
+async def beside(instance: Instance, engine: Path, rounds: int) -> None:
     """Tokens a second of eight streams, directly and through the guard, in turn."""
     speeds: dict[str, list[float]] = {"direct": [], "guard": []}
     for _ in range(rounds):
-        for name, where in (("direct", port), ("guard", instance.socket)):
+        for name, where in (("direct", engine), ("guard", instance.socket)):
             began = time.perf_counter()
             await round_of(where, 8, LONG)
             speeds[name].append(8 * LONG / (time.perf_counter() - began))
@@ -170,9 +167,7 @@ def real(rounds: int) -> None:
         model = make_tiny_llama(place / "model", hidden=256, layers=4, heads=4)
         config = {"concurrency": 8, "decode_concurrency": 8, "probe_interval_s": 3600}
         with Instance(place, model, **config) as instance:
-            words = Path(f"/proc/{instance.engine_pid}/cmdline").read_bytes().split(b"\0")
-            port = int(words[words.index(b"--port") + 1])
-            asyncio.run(beside(instance, port, rounds))
+            asyncio.run(beside(instance, instance.socket.with_name(ENGINE), rounds))
 
 
 def main(rounds: int) -> None:
@@ -186,8 +181,7 @@ def main(rounds: int) -> None:
         config = {"runtime": str(place / "runtime"), "concurrency": 64, "probe_interval_s": 3600,
                   "decode_concurrency": 64}  # fmt: skip
         with Instance(place, model, **config) as instance:
-            words = Path(f"/proc/{instance.engine_pid}/cmdline").read_bytes().split(b"\0")
-            rows = asyncio.run(measure(instance, int(words[-2]), rounds))
+            rows = asyncio.run(measure(instance, instance.socket.with_name(ENGINE), rounds))
     print("| streams | first token, direct p50 / p99 | added p50 / p99 | processor time a token | "
           "limit, direct / guard | memory |")  # fmt: skip
     print("|---|---|---|---|---|---|")
@@ -200,7 +194,7 @@ def main(rounds: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--fake", type=int, help="be the fake engine on this port")
+    parser.add_argument("--fake", type=Path, help="be the fake engine on this socket")
     parser.add_argument("--real", action="store_true", help="the real engine, side by side")
     given = parser.parse_args()
     if given.real:

@@ -36,6 +36,7 @@ LAYERS, KV_HEADS, HEADS, HIDDEN = 4, 2, 4, 256
 CONTEXT, BATCH, ENTRIES = 1024, 8, 10
 STEP = 64  # small, so that what is kept stands out from what a step takes
 KV_TOKEN = LAYERS * KV_HEADS * (HIDDEN // HEADS) * 2 * 4  # keys and values, float32
+NAMES = ("through the launcher", "without it")
 BARE = """
 import importlib.util
 spec = importlib.util.spec_from_file_location("launcher", {launcher!r})
@@ -47,13 +48,13 @@ mlx_launcher.main()
 """
 
 
-async def ask(port: int, path: str, body: dict[str, object]) -> None:
-    async with upstream.request(port, "POST", path, json.dumps(body).encode()) as answer:
+async def ask(socket: str, path: str, body: dict[str, object]) -> None:
+    async with upstream.request(socket, "POST", path, json.dumps(body).encode()) as answer:
         while await answer.block():
             pass
 
 
-async def client(port: int, seed: int, deadline: float, done: list[int]) -> None:
+async def client(socket: str, seed: int, deadline: float, done: list[int]) -> None:
     chance = random.Random(seed)
     beginnings = [random.Random(number).randbytes(700).hex() for number in range(4)]
     while time.monotonic() < deadline:
@@ -62,22 +63,22 @@ async def client(port: int, seed: int, deadline: float, done: list[int]) -> None
         tokens = min(chance.randint(1, 200), CONTEXT - len(prompt))
         body = {"prompt": prompt, "max_tokens": tokens, "stream": True, "temperature": 1.0}
         try:
-            await ask(port, "/v1/completions", body)
+            await ask(socket, "/v1/completions", body)
             done[0] += 1
         except upstream.UpstreamError as error:
             print(error, file=sys.stderr)
         await asyncio.sleep(chance.uniform(0, 3))
 
 
-async def facts(port: int) -> dict[str, int]:
-    async with upstream.request(port, "GET", "/guard") as answer:
+async def facts(socket: str) -> dict[str, int]:
+    async with upstream.request(socket, "GET", "/guard") as answer:
         return dict(json.loads(await answer.read()))
 
 
-async def ready(port: int) -> None:
+async def ready(socket: str) -> None:
     while True:
         try:
-            await ask(port, "/v1/completions", {"prompt": "1", "max_tokens": 1, "stream": True})
+            await ask(socket, "/v1/completions", {"prompt": "1", "max_tokens": 1, "stream": True})
         except upstream.UpstreamError:
             await asyncio.sleep(0.3)
         else:
@@ -93,20 +94,20 @@ async def measure(minutes: float, out: Path) -> None:
         bare.write_text(  # noqa: ASYNC240 - before anything runs
             BARE.format(launcher=str(engines / "mlx_launcher.py"))
         )
-        ports = {"through the launcher": 19311, "without it": 19312}
-        scripts = {"through the launcher": engines / "mlx_launcher.py", "without it": bare}
+        sockets = {name: f"{temporary}/{at}.sock" for at, name in enumerate(NAMES)}
+        scripts = dict(zip(NAMES, (engines / "mlx_launcher.py", bare), strict=True))
         flags = ["--model", model, "--prompt-concurrency", BATCH, "--decode-concurrency", BATCH,
                  "--prompt-cache-size", ENTRIES + 1, "--prefill-step-size", STEP,
                  "--log-level", "ERROR"]  # fmt: skip
         children = [
             await asyncio.create_subprocess_exec(
-                sys.executable, "-I", str(script), *map(str, flags), "--port", str(ports[name])
+                sys.executable, "-I", str(script), *map(str, flags), "--guard-socket", sockets[name]
             )
             for name, script in scripts.items()
         ]
         try:
-            await asyncio.gather(*(ready(port) for port in ports.values()))
-            rows = await load(ports, minutes)
+            await asyncio.gather(*map(ready, sockets.values()))
+            rows = await load(sockets, minutes)
         finally:
             for child in children:
                 child.kill()
@@ -118,26 +119,26 @@ async def measure(minutes: float, out: Path) -> None:
             [["engine", "seconds", "active_bytes", "peak_bytes", "requests"], *rows]
         )
     draw(rows, plan, out.with_suffix(".png"))
-    for name in ports:
+    for name in NAMES:
         last = [row for row in rows if row[0] == name][-1]
         print(f"{name}: active {last[2] / 1e6:.0f} MB, peak {last[3] / 1e6:.0f} MB at the end, "
               f"{last[4]} requests; plan {plan / 1e6:.0f} MB")  # fmt: skip
 
 
-async def load(ports: dict[str, int], minutes: float) -> list[list[object]]:
+async def load(sockets: dict[str, str], minutes: float) -> list[list[object]]:
     began = time.monotonic()
     deadline = began + minutes * 60
-    done = {name: [0] for name in ports}
+    done = {name: [0] for name in sockets}
     clients = [
-        asyncio.create_task(client(port, seed, deadline, done[name]))
-        for name, port in ports.items()
+        asyncio.create_task(client(socket, seed, deadline, done[name]))
+        for name, socket in sockets.items()
         for seed in range(BATCH)
     ]
     rows: list[list[object]] = []
     while time.monotonic() < deadline:
         await asyncio.sleep(5)
-        for name, port in ports.items():
-            told = await facts(port)
+        for name, socket in sockets.items():
+            told = await facts(socket)
             seconds = round(time.monotonic() - began, 1)
             rows.append([name, seconds, told["active_bytes"], told["peak_bytes"], done[name][0]])
     for task in clients:

@@ -411,13 +411,16 @@ class Probe:
             uid = pwd.getpwnam(expected["user"]).pw_uid
         except KeyError:
             return None
+        fabric = expected.get("fabric")
+        spared = socket.inet_aton(fabric)[::-1].hex().upper() if fabric else ""
         ports = set()
         for table in ("/proc/net/tcp", "/proc/net/tcp6"):
             for line in (self.read_text(table) or "").splitlines()[1:]:
                 fields = line.split()
-                if fields[3] == "0A" and int(fields[7]) == uid:
-                    ports.add(int(fields[1].rpartition(":")[2], 16))
-        return {"user": expected["user"], "ports": sorted(ports)}
+                address, _, port = fields[1].rpartition(":")
+                if fields[3] == "0A" and int(fields[7]) == uid and address != spared:
+                    ports.add(int(port, 16))
+        return {"user": expected["user"], "fabric": fabric, "ports": sorted(ports)}
 
     # -- GPUs
 

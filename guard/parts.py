@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,9 +36,9 @@ class Parts:
         self.notifier = notifier
         self.metrics = Metrics(config)
         self.state = State(config, notifier, self.metrics)
-        port = _free_port()
-        self.engine = mlx.Engine(port)
-        self.command = mlx.command(config, port)
+        engine_socket = str(Path(config.socket).with_name("engine.sock"))
+        self.engine = mlx.Engine(engine_socket)
+        self.command = mlx.command(config, engine_socket)
         self.environment = mlx.environment(config)
         self.tokenizer = Tokenizer(mlx.tokenizer_command(config), self.environment)
         self.vitals = Vitals(
@@ -90,13 +89,6 @@ class Parts:
     def raise_if_left(self) -> None:
         if self.leaving.is_set():
             raise Left
-
-
-def _free_port() -> int:
-    """A port of our own network namespace: nobody else can take it in between."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def _link(config: Config) -> Link | None:

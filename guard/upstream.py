@@ -1,4 +1,4 @@
-"""HTTP/1.0 to the engine on loopback, one connection a request.
+"""HTTP/1.0 to the engine on its unix socket, one connection a request.
 
 HTTP/1.0 on purpose: whatever the engine, the answer then ends where the connection does, so a
 stream is read line by line with nothing to parse, and closing the connection is how a request is
@@ -45,7 +45,7 @@ class Answer:
 
 @asynccontextmanager
 async def request(
-    port: int, method: str, path: str, body: bytes = b"", *, gate: asyncio.Semaphore | None = None
+    socket: str, method: str, path: str, body: bytes = b"", *, gate: asyncio.Semaphore | None = None
 ) -> AsyncIterator[Answer]:
     """Send one request; leaving the block closes the connection, which calls the request off.
 
@@ -54,10 +54,10 @@ async def request(
     """
     try:
         if gate is None:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=LINE_LIMIT)
+            reader, writer = await asyncio.open_unix_connection(socket, limit=LINE_LIMIT)
         else:
             async with gate:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=LINE_LIMIT)
+                reader, writer = await asyncio.open_unix_connection(socket, limit=LINE_LIMIT)
     except OSError as error:
         raise UpstreamError(f"the engine takes no connection: {error}") from error
     try:

@@ -38,6 +38,7 @@ class Model:
     memory_bytes: int | None = None
     stop_timeout_s: int = 60
     group: tuple[str, ...] = ()  # the instances of all ranks, where there are several
+    fabric: tuple[str, ...] = ()  # the addresses of their hosts, where these are several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class Declaration:
     serving: Part
     checking: Part
     hardware: tuple[Resource, ...]  # looked at, never changed
+    spanning: tuple[str, ...] = ()  # the instances that have ranks on other hosts, by their leaders
     refusals: tuple[str, ...] = ()  # models that do not fit, each with its reason
 
     @property
@@ -110,6 +112,7 @@ def declare(host: Host, bound: Bound, models: Sequence[Model], sources: Sources)
             guard=guard.path,
             gpu_uuids=tuple(gpu.uuid for gpu in bound.gpus),
             mounts=host.mounts,
+            fabric=str(host.fabric) if host.fabric else None,
         ),
         checking=checking.part(
             sources.render,
@@ -118,6 +121,7 @@ def declare(host: Host, bound: Bound, models: Sequence[Model], sources: Sources)
             python=bound.python,
         ),
         hardware=_hardware(bound),
+        spanning=tuple(sorted({model.group[0] for model in models if model.fabric})),
     )
     return replace(declaration, base=_ours_alone(declaration))
 
@@ -159,6 +163,7 @@ def _served(model: Model, engine: Environment) -> Served:
         memory_bytes=model.memory_bytes,
         stop_timeout_s=model.stop_timeout_s,
         group=model.group,
+        fabric=model.fabric,
     )
 
 

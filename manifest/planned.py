@@ -6,7 +6,7 @@ from what the stamp says of that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -16,9 +16,12 @@ from manifest.declaration import Declaration, Model, Sources, declare
 from planner import Detected, Placement, Refusal, place
 from planner import declared as inventory_data
 from planner.bound import Bound
+from planner.fleet import related
 from planner.traced import Traced
 
-FIRST_PORT = 7700  # of a group's own network: its guards meet there, its ranks have the next ones
+# The ranks of one host have a network to themselves: its guards meet there at the first port, its
+# ranks have the next ones.
+LOOPBACK, FIRST_PORT = "127.0.0.1", 7700
 
 
 class File(Protocol):
@@ -51,11 +54,16 @@ class Lock(Protocol):
 
 
 def planned(
-    declared: inventory_data.Host, bound: Bound, lock: Lock, sources: Sources
+    declared: inventory_data.Host,
+    bound: Bound,
+    lock: Lock,
+    sources: Sources,
+    fleet: Iterable[inventory_data.Host] = (),
 ) -> Declaration:
     """Place the host's models and declare all that they need.
 
-    A model that does not fit is not declared; ``refusals`` says why, a sentence for each.
+    A model that does not fit is not declared; ``refusals`` says why, a sentence for each. ``fleet``
+    are all hosts of the inventory, where the host's models may span several.
     """
     found = Detected(
         gpus=tuple(
@@ -68,15 +76,24 @@ def planned(
         ),
         memory_bytes=bound.memory_bytes,
     )
-    plan = place([declared], lock, detected={declared.name: found})
+    kin = related(declared, fleet or [declared])
+    plan = place(kin, lock, detected={declared.name: found})
     by_slug = {model.slug: model for model in declared.models}
+    fabric = {one.name: str(one.fabric) for one in kin}
     models = [
-        _model(by_slug[one.model], one, rank, lock.entry(by_slug[one.model]), bound)
-        for one in plan.placements
-        for rank in range(one.ranks)
+        _model(by_slug[one.model], one, rank, lock.entry(by_slug[one.model]), bound, fabric)
+        for one in plan.on(declared.name)
+        for rank, member in enumerate(one.members)
+        if member.host == declared.name
     ]
     declaration = declare(declared, bound, models, sources)
-    return replace(declaration, refusals=tuple(_told(one) for one in plan.refusals))
+    refusals = [_told(one) for one in plan.refusals if one.host == declared.name]
+    refusals += [
+        f"{name}: a GPU of it is none that planner/gpus.py knows, and models that span hosts are "
+        f"planned from what is declared: declare its `memory_bytes` and `compute_capability` too"
+        for name in plan.undecided
+    ]
+    return replace(declaration, refusals=tuple(refusals))
 
 
 def sources(checkout: Path, render: Callable[..., str]) -> Sources:
@@ -102,7 +119,12 @@ def _told(refusal: Refusal) -> str:
 
 
 def _model(
-    model: inventory_data.Model, placed: Placement, rank: int, entry: Entry | None, bound: Bound
+    model: inventory_data.Model,
+    placed: Placement,
+    rank: int,
+    entry: Entry | None,
+    bound: Bound,
+    fabric: Mapping[str, str],
 ) -> Model:
     blobs = tuple(
         weights.Blob(
@@ -119,6 +141,11 @@ def _model(
     told = placed.settings
     names = (placed.instance, *(f"{placed.instance}.{above}" for above in range(1, placed.ranks)))
     gpu = placed.members[rank].gpu
+    addresses = [LOOPBACK] * placed.ranks
+    first_port = FIRST_PORT
+    if spanned := len({member.host for member in placed.members}) > 1:
+        addresses = [fabric[member.host] for member in placed.members]
+        first_port = model.fabric_port
     return Model(
         instance=names[rank],
         snapshot=snapshot,
@@ -136,14 +163,20 @@ def _model(
             "cache_limit_bytes": told.cache_limit_bytes or None,
             "planned_bytes": placed.need.mlx,
             "gpu_uuids": [] if gpu is None else [bound.gpus[gpu].uuid],
-            **({"group": _group(rank, placed.ranks, gpu=gpu)} if placed.ranks > 1 else {}),
+            **({"group": _group(rank, addresses, first_port, gpu)} if placed.ranks > 1 else {}),
         },
         group=names if placed.ranks > 1 else (),
+        fabric=tuple(dict.fromkeys(addresses)) if spanned else (),
     )
 
 
-def _group(rank: int, ranks: int, *, gpu: int | None) -> dict[str, object]:
-    """What a guard is told of its group, whose ranks have a network to themselves."""
-    meeting, *addresses = (f"127.0.0.1:{FIRST_PORT + index}" for index in range(ranks + 1))
-    backend = "ring" if gpu is None else "nccl"
-    return {"rank": rank, "backend": backend, "ranks": addresses, "meeting": meeting}
+def _group(
+    rank: int, addresses: Sequence[str], first_port: int, gpu: int | None
+) -> dict[str, object]:
+    """What a guard is told of its group: where its guards meet, and where each rank listens."""
+    return {
+        "rank": rank,
+        "backend": "ring" if gpu is None else "nccl",
+        "meeting": f"{addresses[0]}:{first_port}",
+        "ranks": [f"{each}:{first_port + 1 + at}" for at, each in enumerate(addresses)],
+    }

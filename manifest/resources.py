@@ -192,11 +192,15 @@ class Instance(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sockets(Resource):
-    """TCP ports on which processes of one user listen, in the host's own network."""
+    """TCP ports on which processes of one user listen, in the host's own network.
+
+    Besides those at the host's address on the fabric, where its ranks listen as NCCL pleases.
+    """
 
     kind: ClassVar[str] = "sockets"
     key: ClassVar[str] = "user"
     user: str
+    fabric: str | None = None
     ports: tuple[int, ...] | None = ()
 
 

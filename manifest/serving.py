@@ -27,6 +27,7 @@ class Served:
     memory_bytes: int | None = None  # the unit's limit on the host's memory; None: none
     stop_timeout_s: int = 60
     group: tuple[str, ...] = ()  # the instances of all ranks, where there are several
+    fabric: tuple[str, ...] = ()  # the addresses of their hosts, where these are several
 
     @property
     def unit(self) -> str:
@@ -41,11 +42,13 @@ def part(
     guard: str,
     gpu_uuids: tuple[str, ...],
     mounts: tuple[str, ...],
+    fabric: str | None = None,
 ) -> Part:
     """Declare units, configurations and instances.
 
     ``guard`` is the path of the guard's environment, ``gpu_uuids`` are all of the host's GPUs,
-    ``mounts`` what must be mounted before a model is started.
+    ``mounts`` what must be mounted before a model is started, ``fabric`` is the host's address for
+    ranks over several hosts.
     """
     python = f"{guard}/bin/python"
     template = render(TEMPLATE, guard_python=python)
@@ -67,7 +70,7 @@ def part(
     return declared + Part(
         resources=(
             *(_unit_set(name, units) for name in (TEMPLATE, RANK_TEMPLATE)),
-            Sockets(user=layout.USER),
+            Sockets(user=layout.USER, fabric=fabric),
         )
     )
 
@@ -106,7 +109,7 @@ class _Instance:
         if self.served.group:
             others = [Instance(name=n).unit for n in self.served.group if n != self.served.instance]
             drop_ins["30-group.conf"] = self.render(
-                "mlx-group.conf", others=others, fabric_addresses=()
+                "mlx-group.conf", others=others, fabric_addresses=self.served.fabric
             )
         settings = self.served.settings
         # Everything that, changed, makes the running engine another than the declared one.
@@ -118,8 +121,9 @@ class _Instance:
         for name, drop_in in drop_ins.items():
             part += file(f"{folder}/{name}", drop_in)
         paths = [f"{folder}/{name}" for name in sorted(drop_ins)]
-        # One that died and came back serves again, but somebody should know.
         instance = Instance(name=self.served.instance, inputs=inputs)
         template = TEMPLATE if instance.name == instance.leader else RANK_TEMPLATE
-        unit = _unit(instance.unit, template, *paths, restarts=0)
+        # One that died and came back serves again, but somebody should know; of a group over hosts
+        # each is restarted with any other, and another host may well be rebooted.
+        unit = _unit(instance.unit, template, *paths, restarts=None if self.served.fabric else 0)
         return part + Part(resources=(unit, instance))

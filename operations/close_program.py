@@ -1,23 +1,27 @@
 """End what listens on TCP ports in the name of a user who is to listen on none of them.
 
-Runs on the host with ``python3``. The user is a system user of ours, with no other business.
+Runs on the host with ``python3``: USER FABRIC PORT …, where FABRIC is an address at which it may
+listen, or empty. The user is a system user of ours, with no other business.
 """
 
 import os
 import pwd
 import signal
+import socket
 import sys
 
 
-def listening(uid, ports):
-    """Give the inodes of the user's sockets that listen on these ports."""
+def listening(uid, fabric, ports):
+    """Give the inodes of the user's sockets that listen on these ports, but at ``fabric``."""
+    spared = socket.inet_aton(fabric)[::-1].hex().upper() if fabric else ""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with open(table, encoding="ascii") as lines:
             for line in list(lines)[1:]:
                 fields = line.split()
-                port = int(fields[1].rpartition(":")[2], 16)
-                if fields[3] == "0A" and int(fields[7]) == uid and port in ports:
+                address, _, port = fields[1].rpartition(":")
+                ours = fields[3] == "0A" and int(fields[7]) == uid and address != spared
+                if ours and int(port, 16) in ports:
                     inodes.add(f"socket:[{fields[9]}]")
     return inodes
 
@@ -34,6 +38,7 @@ def holders(inodes):
             yield int(pid)
 
 
-user, *numbers = sys.argv[1:]
-for process in holders(listening(pwd.getpwnam(user).pw_uid, {int(one) for one in numbers})):
+user, fabric, *numbers = sys.argv[1:]
+uid = pwd.getpwnam(user).pw_uid
+for process in holders(listening(uid, fabric, {int(one) for one in numbers})):
     os.kill(process, signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from pyinfra.api import operation
 
@@ -25,12 +26,42 @@ def ready(ranks: Sequence[Unit | Instance]) -> Commands:
     yield from converge("instance", ranks, _start)
 
 
-def _start(compared: Comparison) -> Iterator[Command]:
-    units = [one for one in compared.expected if isinstance(one, Unit)]
+@operation()
+def begun(ranks: Sequence[Unit | Instance]) -> Commands:
+    """
+    Ensure that a host's ranks of a group over several hosts run from the declared inputs.
+
+    + ranks: as of `ready`
+
+    It waits for none of them: they come up with those of the other hosts, which `met` waits for.
+    """
+    yield from converge("instance", ranks, partial(_start, how=" --no-block"))
+
+
+@operation()
+def met(ranks: Sequence[Unit | Instance]) -> Commands:
+    """
+    Ensure that a host's ranks of a group over several hosts are up, and a token came.
+
+    + ranks: as of `ready`
+    """
+    yield from converge("instance", ranks, _wait)
+
+
+def _wait(compared: Comparison) -> Iterator[Command]:
+    yield start("start", *_units(compared))
+
+
+def _start(compared: Comparison, *, how: str = "") -> Iterator[Command]:
     differs = [compared.of(one) for one in compared.expected if isinstance(one, Instance)]
+    units = [one for one in compared.expected if isinstance(one, Unit)]
     if compared.differing(Unit):
         yield from mend(compared)
     stale = any({"", "inputs", "deleted"} & each.keys() for each in differs)
     if stale or any(differs) or any("active" in compared.of(unit) for unit in units):
         # One that is on its way up with the right inputs is waited for, not begun again.
-        yield start("restart" if stale else "start", *(unit.name for unit in units))
+        yield start(("restart" if stale else "start") + how, *_units(compared))
+
+
+def _units(compared: Comparison) -> list[str]:
+    return [one.name for one in compared.expected if isinstance(one, Unit)]

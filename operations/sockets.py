@@ -29,5 +29,5 @@ def _close(compared: Comparison) -> Iterator[Command]:
         ports = compared.of(one).get("ports")
         strangers = sorted({*ports.found} - {*ports.expected}) if ports else []
         if strangers:
-            words = [QuoteString(word) for word in (CLOSE, one.user, *map(str, strangers))]
-            yield StringCommand("python3 -I -c", *words)
+            words = [CLOSE, one.user, one.fabric or "", *map(str, strangers)]
+            yield StringCommand("python3 -I -c", *map(QuoteString, words))

@@ -21,7 +21,7 @@ for unit; do
   loaded=$(systemctl list-units --all --plain --no-legend "$unit")
   if [ -n "$loaded" ]; then systemctl reset-failed "$unit"; fi
 done
-systemctl "$verb" "$@" || {
+systemctl $verb "$@" || {
   for unit; do journalctl --no-pager --output=cat --lines=40 --unit="$unit" >&2; done
   exit 1
 }
@@ -69,7 +69,10 @@ def mend(compared: Comparison) -> Iterator[Command]:
 
 
 def start(verb: str, *units: str) -> StringCommand:
-    """Start or restart units together, and show their last words where they do not come up."""
+    """Start or restart units together, and show their last words where they do not come up.
+
+    ``verb`` is `start` or `restart`, with options of systemctl's.
+    """
     return script(START, verb, *units)
 
 

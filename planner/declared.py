@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
+from ipaddress import IPv4Address
+from itertools import combinations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -22,6 +24,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+FABRIC_PORTS = 8  # that a group over hosts takes after its first one: one for each rank
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/.*[^/]$")]
@@ -142,7 +145,8 @@ class Model(Declared):
     replicas: int | Literal["fill"] = Field(default=1)
     gpus: tuple[int, ...] | None = None  # pinned by hand; indices in PCI order
     ranks: Literal[1, 2, 4, 8] | None = None  # split over so many GPUs; None: as few as it fits
-    hosts_spanned: int = Field(default=1, ge=1)  # more than one is refused: there is no deploy yet
+    hosts_spanned: Literal[1, 2, 4, 8] = 1  # an instance may go over so many hosts that declare it
+    fabric_port: int = Field(default=7700, ge=1024, le=65000)  # of those, and the FABRIC_PORTS next
 
     @classmethod
     def _completed(cls, data: dict[str, Any]) -> dict[str, Any]:
@@ -161,13 +165,18 @@ class Model(Declared):
         elif repo is None and revision is not None:
             yield "a `revision` belongs to a `repo`, not to a `path`"
         pinned, ranks = data.get("gpus"), data.get("ranks")
-        if isinstance(pinned, list | tuple) and ranks not in {None, len(pinned)}:
-            yield f"ranks: {ranks}, but `gpus` pins it to {len(pinned)}: leave one of both out"
         spanned = data.get("hosts_spanned", 1)
-        if isinstance(spanned, int) and spanned > 1:
+        spanned = spanned if isinstance(spanned, int) and spanned > 0 else 1
+        if isinstance(pinned, list | tuple) and ranks not in {None, len(pinned) * spanned}:
+            where = f" of each of {spanned} hosts" if spanned > 1 else ""
+            pins = f"{len(pinned)}{where}"
+            yield f"ranks: {ranks}, but `gpus` pins it to {pins}: leave one of both out"
+        if isinstance(ranks, int) and ranks % spanned:
+            yield f"ranks: {ranks} cannot be parted evenly over `hosts_spanned` {spanned}"
+        if spanned > 1 and data.get("replicas", 1) != 1:
             yield (
-                "hosts_spanned: the ranks of an instance are deployed on one host only; "
-                "leave it out, and give that host more GPUs or take fewer bits a weight"
+                "replicas: an instance over several hosts is served once by them; "
+                "declare it on as many more hosts for another"
             )
         slug = data.get("slug", "")
         if isinstance(slug, str) and "name" in data and not SLUG.fullmatch(slug):
@@ -199,6 +208,7 @@ class Host(Declared):
     hub: Hub = Hub()
     site: Site = Site()
     mounts: tuple[AbsolutePath, ...] = ()  # must be mounted, or nothing starts or downloads
+    fabric: IPv4Address | None = None  # its own address on the network between ranks of hosts
     shared_gpus: dict[int, int] = Field(default_factory=dict)  # GPU index: bytes others may hold
     measured: Measured | None = None  # what its devices were seen to take; None: assumed
     tolerated: tuple[Tolerated, ...] = ()  # what drift is not to report
@@ -215,6 +225,7 @@ class Host(Declared):
             {str(model.get("name")): model.get("slug") for model in models}.values()
         ):
             yield f"models: slug used twice: `{'`, `'.join(twice)}`; set `slug` of one"
+        yield from _spanning(data, models)
         gpus = data.get("gpus")
         if data.get("flavour") == "cpu" and gpus:
             yield "a host of flavour `cpu` has no `gpus`"
@@ -234,42 +245,27 @@ class Host(Declared):
 KEYS = frozenset(Host.model_fields) - {"name"}
 
 
-def read_hosts(
-    data: Mapping[str, Mapping[str, object]], *, foreign: Iterable[str]
-) -> tuple[Host, ...]:
-    """Make typed hosts of what the inventory says, by host name.
+def _spanning(data: dict[str, Any], models: list[dict[str, Any]]) -> Iterator[str]:
+    """Say what a host lacks for its models that may go over several hosts.
 
-    ``foreign`` are keys that belong to others (the connector's, pyinfra's own). Raises
-    ``InventoryError`` with every mistake of every host.
+    Each of those hosts computes the whole group from the inventory alone.
     """
-    others = frozenset(foreign)
-    hosts: list[Host] = []
-    mistakes: list[str] = []
-    for name, given in data.items():
-        ours = {key: value for key, value in given.items() if key in KEYS}
-        mistakes += [
-            f"{name}: {key}: unknown; the keys are {', '.join(sorted(KEYS))}"
-            for key in sorted(set(given) - KEYS - others)
-        ]
-        try:
-            hosts.append(Host.model_validate({"name": name, **ours}))
-        except ValidationError as error:
-            mistakes += [f"{name}: {line}" for line in map(_sentence, error.errors())]
-    if mistakes:
-        raise InventoryError(mistakes)
-    return tuple(hosts)
-
-
-def _sentence(error: Mapping[str, object]) -> str:
-    where = ".".join(str(part) for part in error["loc"])  # type: ignore[attr-defined]
-    message = str(error["msg"])
-    if error["type"] == "missing":
-        return f"{where}: missing"
-    if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key"
-    if error["type"] == "contradiction":
-        return f"{where}: {message}" if where else message
-    return f"{where}: {message[:1].lower()}{message[1:]}, got {error['input']!r}"
+    wide = [model for model in models if model.get("hosts_spanned", 1) not in {1, None}]
+    if not wide:
+        return
+    names = "`, `".join(str(model.get("slug")) for model in wide)
+    if data.get("fabric") is None:
+        yield f"fabric: missing: the address at which the other hosts of `{names}` reach this one"
+    devices = "memory_bytes" if data.get("flavour") == "cpu" else "gpus"
+    if data.get(devices) is None:
+        yield f"{devices}: missing: must be declared where a model (`{names}`) spans hosts"
+    ports = {str(model.get("slug")): model.get("fabric_port", 7700) for model in wide}
+    for (one, at), (other, beside) in combinations(ports.items(), 2):
+        if isinstance(at, int) and isinstance(beside, int) and abs(at - beside) <= FABRIC_PORTS:
+            yield (
+                f"fabric_port: {at} of `{one}` and {beside} of `{other}`: each takes its own and "
+                f"the {FABRIC_PORTS} next; set `fabric_port` of one"
+            )
 
 
 def _again(error: Mapping[str, Any]) -> InitErrorDetails:

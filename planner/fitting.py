@@ -16,6 +16,7 @@ from planner.traced import Rank, Traced
 # (mlx/backend/cuda/scaled_dot_product_attention.cpp, as of 2026-08).
 FUSED_HEAD = 128
 FUSED_CAPABILITY = 8.0
+SIZES = (1, 2, 4, 8)  # ranks that a model is traced for
 # The rung of the ladder that packing starts from: two kept sequences, the full step.
 COMFORTABLE = 2
 
@@ -115,3 +116,8 @@ def attention(traced: Traced, space: Space) -> tuple[bool, str]:
     if not traced.head_dims or any(d > FUSED_HEAD or d % 8 for d in traced.head_dims):
         return False, f"in steps: heads of {sizes}; the kernel takes up to 128, in eights"
     return True, f"fused: heads of {sizes} in {traced.dtype}"
+
+
+def each(free: Sequence[int], chosen: Sequence[int]) -> int:
+    """Bytes that each rank can have of the devices chosen, where some may share one."""
+    return min(free[index] // chosen.count(index) for index in chosen)

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from planner.declared import Gpu, Host, Model
-from planner.fitting import COMFORTABLE, Devices, Lock, candidate
+from planner.fitting import COMFORTABLE, SIZES, Devices, Lock, candidate, each
+from planner.fleet import wide
 from planner.gpus import BY_NAME
 from planner.plan import Member, Placement, Plan, Refusal, Space
 from planner.record import Record
 from planner.refusing import Refusing, untraced
+from planner.spans import Spans
 from planner.traced import Rank, Traced
-
-SIZES = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,26 +40,35 @@ def place(
     ``measured`` says otherwise.
     """
     devices = devices or Devices()
-    spaces: list[Space] = []
-    placements: list[Placement] = []
-    refusals: list[Refusal] = []
-    undecided: list[str] = []
+    spaces: dict[str, tuple[Space, ...]] = {}
     for host in hosts:
-        figures = devices.on(host)
-        own = _spaces(host, (detected or {}).get(host.name), figures)
-        if own is None:
-            undecided.append(host.name)
-            continue
+        # Every host of a span plans all of it, and sees no devices but its own.
+        found = None if wide(host) else (detected or {}).get(host.name)
+        if own := _spaces(host, found, devices.on(host)):
+            spaces[host.name] = own
+
+    def one(host: Host, own: tuple[Space, ...]) -> tuple[list[Placement], list[Refusal]]:
         traces = {model.slug: lock.traced(model, mlx_lm=mlx_lm) for model in host.models}
-        placed, refused = _Host(host, own, traces, figures).plan()
-        spaces += own
-        placements += placed
-        refusals += refused
+        return _Host(host, own, traces, devices.on(host)).plan()
+
+    def fits_alone(host: Host, model: Model) -> bool:
+        _, refused = one(host.model_copy(update={"models": (model,)}), spaces[host.name])
+        return not refused
+
+    spans = Spans(
+        hosts=hosts, spaces=spaces, lock=lock, devices=devices, mlx_lm=mlx_lm, fits_alone=fits_alone
+    )
+    placements, refusals = [*spans.placements], [*spans.refusals]
+    for host in hosts:
+        if host.name in spaces:
+            placed, refused = one(*spans.rest(host))
+            placements += placed
+            refusals += refused
     return Plan(
-        spaces=tuple(spaces),
+        spaces=tuple(space for own in spaces.values() for space in own),
         placements=tuple(placements),
         refusals=tuple(refusals),
-        undecided=tuple(undecided),
+        undecided=tuple(host.name for host in hosts if host.name not in spaces),
     )
 
 
@@ -200,7 +209,7 @@ class _Host:
             if able is None or chosen is None:
                 continue
             rungs = able.rungs()
-            room = _each(free, chosen)
+            room = each(free, chosen)
             fit = able.fit(
                 rungs[-1:] if frugal else rungs[COMFORTABLE:],
                 room,
@@ -251,7 +260,7 @@ class _Host:
         chosen = self._chosen(model, sizes[-1], free) if sizes else None
         if chosen is None:
             return max(free, default=0)
-        return _each(free, chosen)
+        return each(free, chosen)
 
     def _raised(self, placed: list[Placement]) -> list[Placement]:
         """The same placements, with more generous settings as far as there is room."""
@@ -268,7 +277,7 @@ class _Host:
             assert isinstance(traced, Traced), "it was placed"  # noqa: S101
             able = candidate(models[placement.model], traced, placement.ranks)
             assert able is not None, "it was placed"  # noqa: S101
-            room = _each(free, chosen)
+            room = each(free, chosen)
             room += placement.need.total
             fit = able.fit(able.rungs(), room, self.spaces[chosen[0]], self.devices)
             assert fit is not None, "it fitted with less"  # noqa: S101
@@ -276,8 +285,3 @@ class _Host:
                 free[index] -= fit.need.total - placement.need.total
             raised.append(replace(placement, settings=fit.settings, need=fit.need))
         return raised
-
-
-def _each(free: Sequence[int], chosen: Sequence[int]) -> int:
-    """Bytes that each rank can have, where some may share a device."""
-    return min(free[index] // chosen.count(index) for index in chosen)

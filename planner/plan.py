@@ -38,6 +38,18 @@ class Placement(Record):
         return tuple(m.gpu for m in self.members if m.host == self.host and m.gpu is not None)
 
     @property
+    def where(self) -> dict[str, str]:
+        """By host, in words: which of its devices."""
+        words: dict[str, str] = {}
+        for host in dict.fromkeys(member.host for member in self.members):
+            gpus = [member.gpu for member in self.members if member.host == host]
+            on = "GPU " + "+".join(map(str, gpus))
+            if gpus[0] is None:
+                on = "CPU" if len(gpus) == 1 else f"CPU x {len(gpus)}"
+            words[host] = on
+        return words
+
+    @property
     def ranks(self) -> int:
         return len(self.members)
 

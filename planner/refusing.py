@@ -46,7 +46,7 @@ class Refusing:
                 model=model.slug,
                 needed=None,
                 available=room,
-                reason=f"asks for {sizes[-1]} GPUs of one kind; the host has {kin}",
+                reason=f"asks for {sizes[-1]} GPUs of one kind; there are {kin}",
                 ways_out=("leave `ranks` and `gpus` out, or give the host the GPUs",),
             )
         if not able:

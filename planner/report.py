@@ -84,15 +84,14 @@ def _placements(placements: Iterable[Placement]) -> Table:
         table.add_column(name, justify="left" if name in {"instance", "host", "on"} else "right")
     table.add_column("told the server")
     for p in placements:
-        cpu = "CPU" if p.ranks == 1 else f"CPU x {p.ranks}"
-        on = "GPU " + "+".join(map(str, p.gpus)) if p.gpus else cpu
         parts = [gib(getattr(p.need, name)) for name, _, _ in PARTS]
         s = p.settings
         told = (
             f"{s.decode_concurrency} at once, {s.prompt_concurrency} prompts in steps of "
             f"{s.prefill_step}, {s.prompt_cache_entries} kept"
         )
-        table.add_row(p.instance, p.host, on, *parts, gib(p.need.total), told)
+        hosts, devices = "\n".join(p.where), "\n".join(p.where.values())
+        table.add_row(p.instance, hosts, devices, *parts, gib(p.need.total), told)
     return table
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from planner.amounts import gib
 from planner.declared import Host, Model
 from planner.demand import work
-from planner.fitting import Devices, Lock, attention, candidate
-from planner.placement import SIZES
+from planner.fitting import SIZES, Devices, Lock, attention, candidate
+from planner.fleet import span_of
 from planner.plan import Plan, Space
 from planner.traced import Rank, Traced
 
@@ -21,11 +21,14 @@ def why(
     for host in hosts:
         for model in host.models:
             if name in {model.name, model.slug}:
-                lines += _on(host, model, lock, plan, mlx_lm)
+                span = span_of(host, model, hosts)
+                lines += _on(host, model, lock, plan, mlx_lm, [one.name for one in span])
     return "\n".join(lines) or f"no host declares a model `{name}`"
 
 
-def _on(host: Host, model: Model, lock: Lock, plan: Plan, mlx_lm: str | None) -> Iterator[str]:
+def _on(
+    host: Host, model: Model, lock: Lock, plan: Plan, mlx_lm: str | None, span: Sequence[str]
+) -> Iterator[str]:
     yield f"{host.name}: {model.slug} ({model.source})"
     yield f"  asked for: {model.context} tokens of context, {model.concurrency} requests at once"
     traced = lock.traced(model, mlx_lm=mlx_lm)
@@ -46,6 +49,9 @@ def _on(host: Host, model: Model, lock: Lock, plan: Plan, mlx_lm: str | None) ->
     if not spaces:
         yield "  its GPUs or memory are neither declared nor detected yet"
         return
+    if len(span) > 1:
+        yield f"  may go over {len(span)} hosts: {', '.join(span)}"
+        spaces = [space for space in plan.spaces if space.host in span]
     yield from _rules(model, traced, spaces, Devices().on(host))
     yield from _outcome(host, model, plan)
 
@@ -56,14 +62,18 @@ def _rules(
     space = max(spaces, key=lambda one: one.usable)
     yield f"  attention: {attention(traced, space)[1]}"
     cpu = space.gpu is None
-    sizes = (model.ranks,) if model.ranks else (1,) if cpu else SIZES
+    sizes: tuple[int, ...] = SIZES
+    if cpu:
+        sizes = tuple(size for size in SIZES if size <= len(spaces))
+    if model.ranks:
+        sizes = (model.ranks,)
     for size in sizes:
         rank = traced.rank(size)
         many = "one GPU" if size == 1 else f"{size} GPUs"
         if cpu:
             many = "this host" if size == 1 else f"{size} processes"
         elif size > len(spaces):
-            yield f"  {many}: the host has {len(spaces)}"
+            yield f"  {many}: there are {len(spaces)}"
             return
         if not isinstance(rank, Rank):
             yield f"  {many}: {rank}"
@@ -102,9 +112,9 @@ def _kind(kind: str, count: int, token: int, fixed: int) -> str:
 
 def _outcome(host: Host, model: Model, plan: Plan) -> Iterator[str]:
     for placement in plan.placements:
-        if (placement.host, placement.model) == (host.name, model.slug):
-            on = "+".join(map(str, placement.gpus)) or f"{placement.ranks} on the CPU"
-            yield f"  placed: {placement.instance} on {on}, {gib(placement.need.total)} on each"
+        if placement.model == model.slug and placement in plan.on(host.name):
+            where = "; ".join(f"{name}, {on}" for name, on in placement.where.items())
+            yield f"  placed: {placement.instance} on {where}: {gib(placement.need.total)} on each"
     for refusal in plan.refusals:
         if (refusal.host, refusal.model) == (host.name, model.slug):
             yield f"  refused: {refusal.reason}"

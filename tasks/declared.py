@@ -11,7 +11,8 @@ from pyinfra.api.arguments import all_global_arguments
 from pyinfra.api.connectors import get_all_connectors
 from pyinfra.api.exceptions import DeployError, PyinfraError
 
-from planner.declared import Host, InventoryError, Secret, read_hosts
+from planner.declared import Host, InventoryError, Secret
+from planner.fleet import read_hosts
 
 
 def declared() -> Host:

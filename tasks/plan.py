@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from threading import Lock as Mutex
 
-from pyinfra import logger
+from pyinfra import inventory, logger
 from pyinfra.api.exceptions import DeployError
 
 from hub.lock import Lock, LockError, ensure
@@ -14,7 +15,8 @@ from manifest import planned
 from manifest.declaration import Declaration, Sources
 from planner.bound import Bound
 from planner.declared import Host
-from tasks.declared import secret
+from planner.fleet import related
+from tasks.declared import hosts, secret
 from templates import render
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +28,8 @@ def plan(declared: Host, bound: Bound) -> Declaration:
     A model that does not fit is not downloaded and not served; the others are, and the run's exit
     status is 1.
     """
-    return planned.planned(declared, bound, _locked(declared), _sources())
+    kin = related(declared, hosts(inventory).values())
+    return planned.planned(declared, bound, _locked(declared, kin), _sources(), kin)
 
 
 @cache
@@ -37,12 +40,12 @@ def _sources() -> Sources:
 _ONE_AT_A_TIME = Mutex()  # hosts are prepared side by side, and they share the file
 
 
-def _locked(declared: Host) -> Lock:
-    """Give what is known of the host's models; what is not yet is fetched from the hub."""
+def _locked(declared: Host, kin: Iterable[Host]) -> Lock:
+    """Give what is known of the hosts' models; what is not yet is fetched from the hub."""
     with _ONE_AT_A_TIME:
         try:
             return ensure(
-                declared.models,
+                [model for host in kin for model in host.models],
                 ROOT / declared.models_lock,
                 endpoint=declared.hub.endpoint,
                 token=secret(declared.hub.token) or None,

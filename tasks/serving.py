@@ -25,5 +25,11 @@ def serving(declaration: Declaration) -> None:
     )
     if by_name:
         units.running(name="Wait for the GPUs", units=tuple(by_name.values()))
+    over_hosts = {name: served.pop(name) for name in declaration.spanning}
+    # Of a group over hosts no rank comes up before the others are begun, each on its host.
+    for ranks in over_hosts.values():
+        instances.begun(name=f"Begin {ranks[0].id}", ranks=ranks)
     for ranks in served.values():
         instances.ready(name=f"Start {ranks[0].id}", ranks=ranks)
+    for ranks in over_hosts.values():
+        instances.met(name=f"Wait for {ranks[0].id}", ranks=ranks)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import shutil
+import socket
+import struct
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
@@ -15,18 +18,18 @@ from guard.ask import Ask, Delta, EngineBroke, Event, Finish, Progress, Scored, 
 from guard.config import Config, Group
 
 HERE = Path(__file__).parent
+SIOCGIFADDR = 0x8915  # linux/sockios.h
 PENALTY_TOKENS = 256  # the engine's own 20 forget a sentence ago
 OPENING_AT_ONCE = 4  # its threads start one by one; 64 at once took 1.85 s (facts of the engine)
 
 
-def command(config: Config, port: int) -> list[str]:
+def command(config: Config, path: str) -> list[str]:
     """``-I`` keeps the launcher's folder and every PYTHON variable out of the engine."""
     given = {
         "--guard-memory-limit": config.memory_limit_bytes,
         "--guard-cache-limit": config.cache_limit_bytes,
         "--model": config.model,
-        "--host": "127.0.0.1",
-        "--port": port,
+        "--guard-socket": path,
         "--log-level": "WARNING",
         "--prompt-concurrency": config.prompt_concurrency,
         "--decode-concurrency": config.decode_concurrency,
@@ -111,10 +114,10 @@ def group_environment(group: Group, run_dir: Path) -> dict[str, str]:
     """MLX's own variables for one rank; all of them, or it is silently a group of one."""
     if group.backend == "nccl":
         address, _, port = group.ranks[0].rpartition(":")
-        # One host's ranks have a loopback only, which NCCL takes unasked where it finds no other.
-        loopback = {"NCCL_SOCKET_IFNAME": "lo"} if address.startswith("127.") else {}
+        # Of several interfaces NCCL takes the first, and loopback only where it finds no other.
+        own = interface(group.ranks[group.rank].rpartition(":")[0])
         return {
-            **loopback,
+            **({"NCCL_SOCKET_IFNAME": f"={own}"} if own else {}),
             "NCCL_HOST_IP": address,
             "NCCL_PORT": port,
             "MLX_WORLD_SIZE": str(group.world),
@@ -125,11 +128,22 @@ def group_environment(group: Group, run_dir: Path) -> dict[str, str]:
     return {"MLX_HOSTFILE": str(hosts), "MLX_RANK": str(group.rank)}
 
 
-class Engine:
-    """The server on one port of loopback."""
+def interface(address: str) -> str | None:
+    """The network interface that has an IPv4 address; None where none has it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # it has no address
+                told = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(told[20:24]) == address:
+                    return name
+    return "lo" if address.startswith("127.") else None
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+
+class Engine:
+    """The server on its unix socket."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = path
         self._gate = asyncio.Semaphore(OPENING_AT_ONCE)
 
     async def facts(self) -> dict[str, Any]:
@@ -139,7 +153,7 @@ class Engine:
     async def alive(self) -> bool:
         """Whether its generation thread lives; raises EngineBroke where nothing answers."""
         try:
-            async with upstream.request(self._port, "GET", "/health") as answer:
+            async with upstream.request(self._socket, "GET", "/health") as answer:
                 return answer.status == 200  # noqa: PLR2004
         except upstream.UpstreamError as error:
             raise EngineBroke(str(error)) from error
@@ -148,7 +162,9 @@ class Engine:
         """Ask, and yield what comes; leaving calls the request off.  Raises EngineBroke."""
         path, body = _request(ask)
         try:
-            async with upstream.request(self._port, "POST", path, body, gate=self._gate) as answer:
+            async with upstream.request(
+                self._socket, "POST", path, body, gate=self._gate
+            ) as answer:
                 if answer.status != 200:  # noqa: PLR2004
                     words = (await answer.read())[:500].decode(errors="replace")
                     raise EngineBroke(f"the engine answered {answer.status}: {words}")
@@ -163,7 +179,7 @@ class Engine:
 
     async def _get(self, path: str) -> bytes:
         try:
-            async with upstream.request(self._port, "GET", path) as answer:
+            async with upstream.request(self._socket, "GET", path) as answer:
                 return await answer.read()
         except upstream.UpstreamError as error:
             raise EngineBroke(str(error)) from error

@@ -15,7 +15,8 @@ when the locked mlx-lm no longer needs it, and when it no longer applies.
    so a client could have the former, and the guard a sign of life, only without streaming, where
    a request cannot be called off.  ``whole_calls``: a tool call that is JSON but no call breaks the
    whole answer off, where one that is no JSON is left out of it.
-5. ``Server``: the listen backlog is 5, and ``/guard`` tells what only the engine knows.
+5. ``Server``: the listen backlog is 5, ``/guard`` tells what only the engine knows, and a port of
+   loopback is open to everybody on the host where ranks use the host's network: a socket is not.
 """
 # ruff: noqa: ANN401 - mlx-lm is untyped
 
@@ -27,11 +28,14 @@ import datetime as dt
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import ThreadingHTTPServer
+from pathlib import Path
+from socketserver import TCPServer
 from typing import Any
 
 import mlx.core as mx
@@ -176,11 +180,18 @@ class OneClock(server.ResponseGenerator):  # type: ignore[misc]
 class Server(ThreadingHTTPServer):
     """Entry 5."""
 
+    address_family = socket.AF_UNIX
     request_queue_size = 128
 
+    def server_bind(self) -> None:
+        """As HTTPServer's, which would ask for the name of an address."""
+        Path(str(self.server_address)).unlink(missing_ok=True)
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "localhost", 0
 
-def run(host: str, port: int, provider: Any, *, world: int = 1) -> None:
-    """In place of ``server.run``, with our prompt cache, handler and server."""
+
+def run(_host: str, _port: int, provider: Any, *, path: Any, world: int = 1) -> None:
+    """In place of ``server.run``, with our prompt cache, handler and server, on a socket."""
     group = mx.distributed.init()
     if group.size() != world:
         raise SystemExit(f"the group has {group.size()} ranks, {world} are declared")
@@ -191,13 +202,15 @@ def run(host: str, port: int, provider: Any, *, world: int = 1) -> None:
     generate = OneClock if world > 1 else server.ResponseGenerator
     generator = generate(provider, KeptPrefixes(arguments.prompt_cache_size, **limit))
     if group.rank() == 0:
-        server._run_http_server(host, port, generator, Server, Handler)  # noqa: SLF001
+        fingerprint = server.get_system_fingerprint()
+        Server(path, partial(Handler, generator, system_fingerprint=fingerprint)).serve_forever()
     else:
         generator.join()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--guard-socket")
     parser.add_argument("--guard-memory-limit", type=int)
     parser.add_argument("--guard-cache-limit", type=int)
     parser.add_argument("--guard-backend")
@@ -214,7 +227,7 @@ def main() -> None:
         mx.set_cache_limit(mine.guard_cache_limit)
     if mine.guard_backend is not None:
         mx.distributed.init(strict=True, backend=mine.guard_backend)
-    server.run = partial(run, world=mine.guard_world)
+    server.run = partial(run, path=mine.guard_socket, world=mine.guard_world)
     server.main()
 
 

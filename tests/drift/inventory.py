@@ -1,4 +1,7 @@
-"""All hosts of a lab, each serving two lines of nonsense: a model that loads in no time."""
+"""All hosts of a lab, each serving two lines of nonsense: a model that loads in no time.
+
+``TOGETHER`` names the hosts that serve it as one; then there are no others.
+"""
 
 import json
 import os
@@ -9,12 +12,17 @@ _lab = json.loads((_state / "inventory.json").read_text())
 _model = "lab/tiny-llama"
 
 _hosts = {**_lab["hosts"], **json.loads(os.environ.get("MORE_HOSTS", "{}"))}
+_together = os.environ.get("TOGETHER", "").split()
+_spanned = {"ranks": len(_together), "hosts_spanned": len(_together)} if _together else {}
+
+
+def _host(connection: dict) -> dict:
+    data = {key: value for key, value in connection.items() if key.startswith("ssh_")}
+    return {**data, **({"fabric": data["ssh_hostname"]} if _together else {})}
+
 
 lab = (
-    [
-        (name, {key: value for key, value in connection.items() if key.startswith("ssh_")})
-        for name, connection in _hosts.items()
-    ],
+    [(name, _host(_hosts[name])) for name in _together or _hosts],
     {
         "flavour": "cpu",
         "memory_bytes": 2 * 1024**3,
@@ -25,6 +33,7 @@ lab = (
                 "name": "nonsense",
                 "context": 256,
                 "concurrency": 1,
+                **_spanned,
                 **json.loads(os.environ.get("MORE_OF_THE_MODEL", "{}")),
             }
         ],

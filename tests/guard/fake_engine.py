@@ -24,7 +24,7 @@ SHIM = """#!{python}
 import os, sys
 words = sys.argv[1:]
 if any(word.endswith("mlx_launcher.py") for word in words):
-    words = [{this!r}, words[words.index("--port") + 1]]
+    words = [{this!r}, words[words.index("--guard-socket") + 1]]
 os.execv({python!r}, [{python!r}, *words])
 """
 
@@ -73,10 +73,10 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-async def main(port: int) -> None:
-    server = await asyncio.start_server(_answer, "127.0.0.1", port)
+async def main(socket: str) -> None:
+    server = await asyncio.start_unix_server(_answer, socket)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(sys.argv[1]))

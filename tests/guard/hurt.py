@@ -11,6 +11,7 @@ told what it cannot read, or where nothing comes back.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -29,11 +30,6 @@ RUN = Path("/run/mlx-hosts")
 PATIENCE_S = 300
 HANGING = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 DEADLY = {"top_k": 10**7, "temperature": 1.0}
-ASK_ENGINE = (
-    "import json,sys,urllib.request as u;"
-    "u.urlopen(u.Request('http://127.0.0.1:'+sys.argv[1]+'/v1/chat/completions',"
-    "sys.argv[2].encode(),{'Content-Type':'application/json'}),timeout=9)"
-)
 STORY = "Tell me a long story."
 ENDLESS = {"0": -100, "2": -100}
 """The lab's model never ends by itself: these are its end tokens."""
@@ -158,11 +154,16 @@ class Victim:
 
     def behind_the_guards_back(self, more: dict) -> None:
         words = Path(f"/proc/{self.engine}/cmdline").read_bytes().decode().split("\0")
-        port = words[words.index("--port") + 1]
+        engine = Path(words[words.index("--guard-socket") + 1])
         asked = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9} | more
-        enter = ["nsenter", "-t", str(self.engine), "-n", "python3", "-c", ASK_ENGINE]
-        quiet = subprocess.DEVNULL
-        subprocess.Popen([*enter, port, json.dumps(asked)], stdout=quiet, stderr=quiet)
+
+        def ask() -> None:
+            api = Api(engine)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                api.request("POST", "/v1/chat/completions", json.dumps(asked))
+                api.getresponse().read()
+
+        threading.Thread(target=ask, daemon=True).start()
 
     def ask_for_memory(self) -> None:
         """A long prompt, by the front door, from a client that nobody waits for."""

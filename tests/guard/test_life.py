@@ -21,19 +21,15 @@ from tests.guard.streaming import InFlight
 HANGING = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
 
-def port(instance: Instance) -> int:
-    words = Path(f"/proc/{instance.engine_pid}/cmdline").read_bytes().split(b"\0")
-    return int(words[words.index(b"--port") + 1])
-
-
 def ask_behind_the_guards_back(instance: Instance, **body: Any) -> threading.Thread:
     """A request to the engine itself, which the guard knows nothing of."""
-    url = f"http://127.0.0.1:{port(instance)}/v1/chat/completions"
+    transport = httpx2.HTTPTransport(uds=str(instance.socket.with_name("engine.sock")))
     asked = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9} | body
 
     def ask() -> None:
-        with contextlib.suppress(httpx2.HTTPError):
-            httpx2.post(url, json=asked, timeout=20)
+        engine = httpx2.Client(transport=transport, base_url="http://engine", timeout=20)
+        with engine, contextlib.suppress(httpx2.HTTPError):
+            engine.post("/v1/chat/completions", json=asked)
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.declared import Host, InventoryError, Model, read_hosts
+from planner.declared import Host, InventoryError, Model
+from planner.fleet import read_hosts
 
 COMMIT = "0" * 40
 
@@ -66,7 +67,7 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "an instance over several hosts": (
         lambda data: first(data).update(hosts_spanned=2),
-        "models.0: hosts_spanned: the ranks of an instance are deployed on one host only",
+        "fabric: missing: the address at which the other hosts of `one` reach this one",
     ),
     "ranks that are not the GPUs pinned to": (
         lambda data: first(data).update(ranks=2),

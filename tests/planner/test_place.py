@@ -153,4 +153,4 @@ def test_ranks_that_a_host_has_no_gpus_for_are_refused_in_words():
 
     (refusal,) = place((host,), Known(small=traced(GIB)), mlx_lm="0.32.2").refusals
 
-    assert "asks for 2 GPUs of one kind; the host has 1" == refusal.reason
+    assert "asks for 2 GPUs of one kind; there are 1" == refusal.reason

@@ -1,0 +1,117 @@
+"""All hosts of an inventory together: their typed data, and the models that go over several.
+
+A model that may span hosts is declared by each of them, word for word the same; in the order of the
+inventory so many of them as it needs are a **span**, which serves it once. Pure: no pyinfra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from pydantic import ValidationError
+
+from planner.declared import KEYS, Host, InventoryError, Model
+
+
+def read_hosts(
+    data: Mapping[str, Mapping[str, object]], *, foreign: Iterable[str]
+) -> tuple[Host, ...]:
+    """Make typed hosts of what the inventory says, by host name.
+
+    ``foreign`` are keys that belong to others (the connector's, pyinfra's own). Raises
+    ``InventoryError`` with every mistake of every host.
+    """
+    others = frozenset(foreign)
+    hosts: list[Host] = []
+    mistakes: list[str] = []
+    for name, given in data.items():
+        ours = {key: value for key, value in given.items() if key in KEYS}
+        mistakes += [
+            f"{name}: {key}: unknown; the keys are {', '.join(sorted(KEYS))}"
+            for key in sorted(set(given) - KEYS - others)
+        ]
+        try:
+            hosts.append(Host.model_validate({"name": name, **ours}))
+        except ValidationError as error:
+            mistakes += [f"{name}: {line}" for line in map(_sentence, error.errors())]
+    mistakes += [] if mistakes else _uneven(hosts)
+    if mistakes:
+        raise InventoryError(mistakes)
+    return tuple(hosts)
+
+
+def spanning(hosts: Iterable[Host]) -> dict[str, tuple[Host, ...]]:
+    """Give the hosts that declare each model that may span several, by its slug."""
+    found: dict[str, tuple[Host, ...]] = {}
+    for host in hosts:
+        for model in host.models:
+            if model.hosts_spanned > 1:
+                found[model.slug] = (*found.get(model.slug, ()), host)
+    return found
+
+
+def span_of(host: Host, model: Model, hosts: Iterable[Host]) -> tuple[Host, ...]:
+    """Give the hosts over which ``model`` may go together with ``host``, itself among them."""
+    if model.hosts_spanned == 1:
+        return (host,)
+    own = spanning(hosts)[model.slug]
+    at = [one.name for one in own].index(host.name) // model.hosts_spanned * model.hosts_spanned
+    return own[at : at + model.hosts_spanned]
+
+
+def related(host: Host, hosts: Iterable[Host]) -> tuple[Host, ...]:
+    """Give ``host`` and all whose spanning models its own plan depends on, in order.
+
+    Of the others no more than those models: they are placed before all others.
+    """
+    everyone = [*hosts]
+    kin = {host.name}
+    spans = [{one.name for one in each} for each in spanning(everyone).values()]
+    while more := [names for names in spans if names & kin and names - kin]:
+        kin = kin.union(*more)
+    return tuple(
+        one if one.name == host.name else one.model_copy(update={"models": wide(one)})
+        for one in everyone
+        if one.name in kin
+    )
+
+
+def wide(host: Host) -> tuple[Model, ...]:
+    """Give a host's models that may span several."""
+    return tuple(model for model in host.models if model.hosts_spanned > 1)
+
+
+def _uneven(hosts: Sequence[Host]) -> Iterator[str]:
+    """Say where hosts do not declare a spanning model alike."""
+    for slug, own in spanning(hosts).items():
+        first, *others = own
+        (model,) = [one for one in wide(first) if one.slug == slug]
+        for host in others:
+            if model not in host.models:
+                yield f"{host.name}: models.{slug}: is not declared as `{first.name}` declares it"
+            if (host.flavour, host.measured) != (first.flavour, first.measured):
+                yield (
+                    f"{host.name}: another `flavour` or `measured` than `{first.name}`, with which "
+                    f"it serves `{slug}`"
+                )
+        if len(own) % model.hosts_spanned:
+            names = ", ".join(host.name for host in own)
+            yield (
+                f"models.{slug}: hosts_spanned: {model.hosts_spanned}, but {len(own)} declare it "
+                f"({names}): expected a multiple"
+            )
+        addresses = [host.fabric for host in own]
+        if len({*addresses}) < len(addresses):
+            yield f"models.{slug}: two of its hosts have the same `fabric` address"
+
+
+def _sentence(error: Mapping[str, object]) -> str:
+    where = ".".join(str(part) for part in error["loc"])  # type: ignore[attr-defined]
+    message = str(error["msg"])
+    if error["type"] == "missing":
+        return f"{where}: missing"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key"
+    if error["type"] == "contradiction":
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message[:1].lower()}{message[1:]}, got {error['input']!r}"

@@ -1,0 +1,164 @@
+"""Models over several hosts: which hosts serve one together, and on which of their devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from planner.declared import Host, Model
+from planner.fitting import COMFORTABLE, SIZES, Devices, Lock, candidate, each
+from planner.fleet import spanning, wide
+from planner.plan import Member, Placement, Refusal, Space
+from planner.refusing import Refusing, untraced
+from planner.traced import Traced
+
+
+@dataclass(kw_only=True)
+class Spans:
+    """The part of a plan that no host can make alone; made before each host's own.
+
+    ``spaces`` are those of each host that is decided. ``fits_alone`` tells whether a host that had
+    nothing else could serve a model: then each host does, and nothing is spanned.
+    """
+
+    hosts: Sequence[Host]
+    spaces: Mapping[str, tuple[Space, ...]]
+    lock: Lock
+    devices: Devices
+    mlx_lm: str | None
+    fits_alone: Callable[[Host, Model], bool]
+    placements: list[Placement] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    own: set[tuple[str, str]] = field(default_factory=set)  # host, slug: left to the host's plan
+    _free: dict[str, list[int]] = field(default_factory=dict)  # of each host's devices
+
+    def __post_init__(self) -> None:
+        """Make it."""
+        self._free = {name: [one.usable for one in own] for name, own in self.spaces.items()}
+        for slug, hosts in spanning(self.hosts).items():
+            (model,) = (one for one in wide(hosts[0]) if one.slug == slug)
+            if all(host.name in self.spaces for host in hosts):
+                self._serve(model, hosts)
+
+    def rest(self, host: Host) -> tuple[Host, tuple[Space, ...]]:
+        """Give ``host`` with the models that it serves alone, and what is free for them."""
+        models = tuple(
+            model
+            for model in host.models
+            if model.hosts_spanned == 1 or (host.name, model.slug) in self.own
+        )
+        free = zip(self.spaces[host.name], self._free[host.name], strict=True)
+        return (
+            host.model_copy(update={"models": models}),
+            tuple(replace(space, usable=usable) for space, usable in free),
+        )
+
+    def _serve(self, model: Model, hosts: Sequence[Host]) -> None:
+        """Place ``model`` over as few hosts as it fits, or refuse it on all."""
+        traced = self.lock.traced(model, mlx_lm=self.mlx_lm)
+        if not isinstance(traced, Traced):
+            for host in hosts:
+                room = max(self._free[host.name])
+                self.refusals.append(untraced(host.name, model, traced, room))
+            return
+        if model.ranks is None and all(self.fits_alone(host, model) for host in hosts):
+            self.own |= {(host.name, model.slug) for host in hosts}
+            return
+        widths = [width for width in SIZES if 1 < width <= model.hosts_spanned]
+        for width in widths[-1:] if model.ranks else widths:
+            spans = [hosts[at : at + width] for at in range(0, len(hosts), width)]
+            free = {name: [*room] for name, room in self._free.items()}
+            placed = [self._over(span, model, traced, free) for span in spans]
+            if None not in placed:
+                self._free = free
+                self.placements += [one for one in placed if one]
+                return
+        self.refusals += [
+            self._refusal(span, model, traced, host) for span in spans for host in span
+        ]
+
+    def _over(
+        self, span: Sequence[Host], model: Model, traced: Traced, free: dict[str, list[int]]
+    ) -> Placement | None:
+        """Place one instance on all hosts of ``span`` and take its bytes from ``free``."""
+        for ranks in self._ranks(model, span):
+            able = candidate(model, traced, ranks)
+            chosen = self._chosen(model, span, ranks // len(span), free)
+            if able is None or chosen is None:
+                continue
+            space = self.spaces[span[0].name][chosen[0][0]]
+            fit = able.fit(
+                able.rungs()[COMFORTABLE:],
+                self._room(span, chosen, free),
+                space,
+                self.devices.on(span[0]),
+            )
+            if fit is None:
+                continue
+            members: list[Member] = []
+            for host, indices in zip(span, chosen, strict=True):
+                for index in indices:
+                    free[host.name][index] -= fit.need.total
+                    members.append(Member(host=host.name, gpu=self.spaces[host.name][index].gpu))
+            return Placement(
+                host=span[0].name,
+                model=model.slug,
+                replica=0,
+                members=tuple(members),
+                engine="mlx",
+                settings=fit.settings,
+                need=fit.need,
+            )
+        return None
+
+    def _ranks(self, model: Model, span: Sequence[Host]) -> tuple[int, ...]:
+        """Into how many ranks it may be split over ``span``, fewest first."""
+        if model.ranks is not None:
+            return (model.ranks,)
+        if model.gpus is not None:
+            return (len(model.gpus) * len(span),)
+        if self._cpu(span):
+            return (len(span),)
+        most = min(len(self.spaces[host.name]) for host in span)
+        return tuple(n for n in SIZES if not n % len(span) and n // len(span) <= most)
+
+    def _chosen(
+        self, model: Model, span: Sequence[Host], count: int, free: Mapping[str, Sequence[int]]
+    ) -> list[tuple[int, ...]] | None:
+        """``count`` devices of each host, all of one kind, with as much room as there is."""
+        if self._cpu(span):
+            return [(0,) * count for _ in span]
+        if model.gpus is not None:
+            return [model.gpus for _ in span]
+        best: list[tuple[int, ...]] | None = None
+        for kind in dict.fromkeys(space.name for space in self.spaces[span[0].name]):
+            chosen = [self._roomiest(host, kind, free[host.name])[:count] for host in span]
+            if any(len(indices) < count for indices in chosen):
+                continue
+            chosen = [tuple(sorted(indices)) for indices in chosen]
+            if best is None or self._room(span, chosen, free) > self._room(span, best, free):
+                best = chosen
+        return best
+
+    def _roomiest(self, host: Host, kind: str, free: Sequence[int]) -> tuple[int, ...]:
+        alike = [at for at, space in enumerate(self.spaces[host.name]) if space.name == kind]
+        return tuple(sorted(alike, key=lambda at: (-free[at], at)))
+
+    def _refusal(self, span: Sequence[Host], model: Model, traced: Traced, host: Host) -> Refusal:
+        sizes = self._ranks(model, span)
+        chosen = self._chosen(model, span, sizes[-1] // len(span), self._free)
+        room = self._room(span, chosen, self._free) if chosen else 0
+        spaces = tuple(space for one in span for space in self.spaces[one.name])
+        refusing = Refusing(host=host.name, spaces=spaces, devices=self.devices.on(host))
+        return refusing.refusal(model, traced, sizes, room, replica=0)
+
+    def _cpu(self, span: Sequence[Host]) -> bool:
+        return self.spaces[span[0].name][0].gpu is None
+
+    @staticmethod
+    def _room(
+        span: Iterable[Host], chosen: Iterable[tuple[int, ...]], free: Mapping[str, Sequence[int]]
+    ) -> int:
+        """Bytes that each rank can have."""
+        on_each = zip(span, chosen, strict=True)
+        return min(each(free[host.name], indices) for host, indices in on_each)

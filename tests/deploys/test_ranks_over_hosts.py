@@ -1,0 +1,106 @@
+"""A model over two hosts: declared by both, planned as one, and coming, answering, going as one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import Host, Lab
+from tests.asking import say
+from tests.deploying import Run, pyinfra
+from tests.drift.checking import INVENTORY, drift
+
+pytestmark = pytest.mark.lab
+
+RANKS = ("nonsense.0", "nonsense.0.1")
+UNITS = ("mlx-model@nonsense.0.service", "mlx-rank@nonsense.0.1.service")
+Pair = tuple[Host, Host]
+
+
+def deploy(lab: Lab, pair: Pair, environment: dict[str, str], *words: str) -> Run:
+    limits = [word for host in pair for word in ("--limit", host.name)]
+    run = pyinfra(
+        lab, "-y", "--json", *limits, *words, inventory=INVENTORY, environment=environment
+    )
+    assert run.returncode == 0, str(run)
+    return run
+
+
+def choices(host: Host) -> object:
+    return say(host, RANKS[0], "nonsense")["choices"]
+
+
+def state(pair: Pair, rank: int) -> dict[str, Any]:
+    text = pair[rank].root_run(f"cat /run/mlx-hosts/{RANKS[rank]}/state.json", check=False).stdout
+    return dict(json.loads(text)) if text else {}
+
+
+def engines(pair: Pair) -> list[Any]:
+    return [state(pair, rank).get("engine_pid") for rank in (0, 1)]
+
+
+def until_new(pair: Pair, before: list[Any]) -> None:
+    """Until both ranks have other engines than before, and are ready."""
+    began = time.monotonic()
+    while set(before) & set(engines(pair)) or any(
+        state(pair, rank).get("state") != "ready" for rank in (0, 1)
+    ):
+        assert time.monotonic() - began < 120, [state(pair, 0), state(pair, 1)]
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def pair(lab: Lab, converged: list[Path]) -> Iterator[Pair]:
+    made = tuple(lab.boot(f"span-{rank}", layers=converged) for rank in ("zero", "one"))
+    yield made[0], made[1]
+    for host in made:
+        host.destroy()
+
+
+def test_two_hosts_answer_as_each_did_alone(
+    lab: Lab, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, together, no change, no drift, a host lost and back, each alone again."""
+    together = {"TOGETHER": " ".join(host.name for host in pair)}
+    deploy(lab, pair, {})
+    alone = choices(pair[0])
+
+    deploy(lab, pair, together)
+    for host, unit in zip(pair, UNITS, strict=True):
+        listed = host.root_run(
+            "systemctl list-units --plain --no-legend 'mlx-model@*' 'mlx-rank@*'"
+        )
+        assert [line.split()[0] for line in listed.stdout.splitlines()] == [unit]
+    assert choices(pair[0]) == alone
+    for name, value in together.items():
+        monkeypatch.setenv(name, value)
+    assert deploy(lab, pair, together).changed == {}
+    checked = drift(lab, arguments=("--json", "--ask"))
+    assert checked.returncode == 0, checked
+    # What one rank is made of does not hang on whether the other host is in the run.
+    assert deploy(lab, pair[:1], together).changed == {}  # type: ignore[arg-type]
+
+    before = engines(pair)
+    pair[1].root_run(f"kill -KILL {before[1]}")
+    until_new(pair, before)
+    assert choices(pair[0]) == alone
+    assert drift(lab).returncode == 0, "the other host came back, and its peer with it"
+
+    for name in together:
+        monkeypatch.delenv(name)
+    deploy(lab, pair, {})
+    assert [choices(host) for host in pair] == [alone] * 2
+    left = "".join(
+        host.root_run(
+            "systemctl list-units --all --plain --no-legend 'mlx-rank@*';"
+            "ls /etc/mlx-hosts/instances /etc/systemd/system"
+        ).stdout
+        for host in pair
+    )
+    assert "nonsense.0.1" not in left
+    assert "30-group" not in left
