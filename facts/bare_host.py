@@ -10,6 +10,7 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts import python
+from facts.addresses import Addresses
 from facts.bundle import Section, bundle, unbundle
 from facts.distribution import Distribution
 from facts.glibc import Glibc
@@ -32,6 +33,7 @@ FACTS: dict[str, FactBase[Any]] = {
     "service_manager": ServiceManager(),
     "room": Room(),
     "mounts": Mounts(),
+    "addresses": Addresses(),
     "memory": Memory(),
     "package_manager": PackageManager(),
     "pci": NvidiaDevices(),

@@ -165,8 +165,7 @@ class Model(Declared):
         elif repo is None and revision is not None:
             yield "a `revision` belongs to a `repo`, not to a `path`"
         pinned, ranks = data.get("gpus"), data.get("ranks")
-        spanned = data.get("hosts_spanned", 1)
-        spanned = spanned if isinstance(spanned, int) and spanned > 0 else 1
+        spanned = _spanned(data)
         if isinstance(pinned, list | tuple) and ranks not in {None, len(pinned) * spanned}:
             where = f" of each of {spanned} hosts" if spanned > 1 else ""
             pins = f"{len(pinned)}{where}"
@@ -245,12 +244,18 @@ class Host(Declared):
 KEYS = frozenset(Host.model_fields) - {"name"}
 
 
+def _spanned(model: dict[str, Any]) -> int:
+    """Give over how many hosts a model may go; one, where what is said is none of the numbers."""
+    given = model.get("hosts_spanned", 1)
+    return int(given) if isinstance(given, int) and given in {2, 4, 8} else 1
+
+
 def _spanning(data: dict[str, Any], models: list[dict[str, Any]]) -> Iterator[str]:
     """Say what a host lacks for its models that may go over several hosts.
 
     Each of those hosts computes the whole group from the inventory alone.
     """
-    wide = [model for model in models if model.get("hosts_spanned", 1) not in {1, None}]
+    wide = [model for model in models if _spanned(model) > 1]
     if not wide:
         return
     names = "`, `".join(str(model.get("slug")) for model in wide)

@@ -142,6 +142,7 @@ class HostFacts:
     service_manager: ServiceManager | None = None
     room: tuple[Room, ...] | None = None
     mounts: tuple[Mount, ...] | None = None
+    addresses: tuple[str, ...] | None = None  # IPv4
     memory: Memory | None = None
     package_manager: tuple[str, ...] | None = None  # who is at the packages
     pci: tuple[PciDevice, ...] | None = None

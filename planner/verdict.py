@@ -25,6 +25,7 @@ def judge(
     checks += [
         _room(found, room or {}),
         _mounts(found, declared),
+        _fabric(found, declared),
         _memory(found, declared),
         _packages(found),
     ]
@@ -183,6 +184,18 @@ def _mounts(found: HostFacts, declared: Host) -> Iterator[Refusal]:
                 found="mounted read-only" if path in mounted else "nothing mounted there",
                 way_out=f"mount it (`/etc/fstab`, then `mount {path}`), or do not declare it",
             )
+
+
+def _fabric(found: HostFacts, declared: Host) -> Iterator[Refusal]:
+    if found.addresses is None or declared.fabric is None:
+        return
+    if str(declared.fabric) not in found.addresses:
+        others = [one for one in found.addresses if not one.startswith("127.")]
+        yield Refusal(
+            needed=f"{declared.fabric} as an address of its own, as declared in `fabric`",
+            found=", ".join(others) or "no address but loopback's",
+            way_out="give the interface between the hosts that address, or declare the one it has",
+        )
 
 
 def _packages(found: HostFacts) -> Iterator[Refusal]:

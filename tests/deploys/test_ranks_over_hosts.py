@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 
 from lab import Host, Lab
 from tests.asking import say
-from tests.deploying import Run, pyinfra
+from tests.deploying import ROOT, Run, environment_of, pyinfra
 from tests.drift.checking import INVENTORY, drift
 
 pytestmark = pytest.mark.lab
@@ -20,6 +23,10 @@ pytestmark = pytest.mark.lab
 RANKS = ("nonsense.0", "nonsense.0.1")
 UNITS = ("mlx-model@nonsense.0.service", "mlx-rank@nonsense.0.1.service")
 Pair = tuple[Host, Host]
+LISTEN = (
+    "setsid setpriv --reuid mlx --clear-groups python3 -m http.server --bind 127.0.0.1 8123"
+    " >/dev/null 2>&1 </dev/null & until ss -Hltn sport = :8123 | grep -q .; do sleep 0.1; done"
+)
 
 
 def deploy(lab: Lab, pair: Pair, environment: dict[str, str], *words: str) -> Run:
@@ -54,6 +61,20 @@ def until_new(pair: Pair, before: list[Any]) -> None:
         time.sleep(0.3)
 
 
+def final_state(lab: Lab, pair: Pair) -> subprocess.CompletedProcess[str]:
+    """Run the tests of the final state on both hosts, as an operator would."""
+    only = [word for host in pair for word in ("--only", host.name)]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "tests/host", "--inventory", INVENTORY, *only],
+        cwd=ROOT,
+        env={**os.environ, **environment_of(lab)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 @pytest.fixture(scope="module")
 def pair(lab: Lab, converged: list[Path]) -> Iterator[Pair]:
     made = tuple(lab.boot(f"span-{rank}", layers=converged) for rank in ("zero", "one"))
@@ -82,10 +103,18 @@ def test_two_hosts_answer_as_each_did_alone(
     assert deploy(lab, pair, together).changed == {}
     checked = drift(lab, arguments=("--json", "--ask"))
     assert checked.returncode == 0, checked
+    looked = final_state(lab, pair)
+    assert looked.returncode == 0, looked.stdout
     # What one rank is made of does not hang on whether the other host is in the run.
     assert deploy(lab, pair[:1], together).changed == {}  # type: ignore[arg-type]
 
     before = engines(pair)
+    # On the fabric ranks listen where they please; what listens elsewhere is nobody's.
+    pair[0].root_run(LISTEN)
+    assert drift(lab).findings(pair[0].name) == {("unmanaged", "sockets:mlx")}
+    assert "Serving | End what listens besides them" in deploy(lab, pair, together).changed
+    assert (drift(lab).returncode, engines(pair)) == (0, before)
+
     pair[1].root_run(f"kill -KILL {before[1]}")
     until_new(pair, before)
     assert choices(pair[0]) == alone

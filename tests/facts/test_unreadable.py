@@ -4,6 +4,7 @@ import pytest
 from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
+from facts.addresses import Addresses
 from facts.distribution import Distribution
 from facts.kernel import Kernel
 from facts.memory import Memory
@@ -19,6 +20,7 @@ from facts.service_manager import ServiceManager
 @pytest.mark.parametrize(
     ("fact", "lines", "shown"),
     [
+        (Addresses(), ["awk: not found"], "awk: not found"),
         (Distribution(), ["cat: /etc/os-release: No such file or directory"], "No such file"),
         (Distribution(), ["NAME=Debian"], "ID="),
         (Kernel(), ["Linux"], "Linux"),

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import socket
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from guard.config import Group
+from guard.engines import mlx
 from guard.link import Link, Lost
 
 
@@ -66,3 +71,23 @@ def test_a_refusal_is_final() -> None:
     """Asking again would change nothing, and the reason is to be seen."""
     with pytest.raises(Lost, match="rank 0 refuses: different runtime"):
         meets({"refused": "different runtime"})
+
+
+def test_nccl_is_told_the_interface_of_its_own_address_and_no_other(tmp_path: Path) -> None:
+    """By its exact name; loopback's where the ranks of one host have no other."""
+    for name in {name for _, name in socket.if_nameindex()}:
+        told = subprocess.check_output(["ip", "-4", "-o", "addr", "show", "dev", name], text=True)
+        for address in re.findall(r"inet ([\d.]+)", told)[:1]:
+            group = Group.model_validate(
+                {
+                    "backend": "nccl",
+                    "rank": 1,
+                    "ranks": ("192.0.2.99:1", f"{address}:1"),
+                    "meeting": "192.0.2.99:2",
+                }
+            )
+            given = mlx.group_environment(group, tmp_path)
+            assert given["NCCL_SOCKET_IFNAME"] == f"={name}"
+            assert given["NCCL_HOST_IP"] == "192.0.2.99"
+    assert mlx.interface("127.0.0.9") == "lo"
+    assert mlx.interface("192.0.2.99") is None

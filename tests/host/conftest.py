@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "instance" in metafunc.fixturenames:
         instances = [one for host in hosts for one in host.instances]
         ids = [f"{one.host.name}-{one.name}" for one in instances]
-        metafunc.parametrize("instance", instances, ids=ids, scope="session")
+        metafunc.parametrize("instance", instances, ids=ids, indirect=True, scope="session")
     elif "declared" in metafunc.fixturenames:
         ids = [host.name for host in hosts]
         metafunc.parametrize("declared", hosts, ids=ids, scope="session")
@@ -111,6 +112,18 @@ def connected(ssh_config: Path) -> Iterator[Callable[[Declared], Host]]:
         os.spawnlp(os.P_WAIT, "ssh", "ssh", "-qF", str(ssh_config), "-O", "exit", name)
 
 
+@pytest.fixture(scope="session")
+def instance(request: pytest.FixtureRequest, connected: Callable[[Declared], Host]) -> Instance:
+    """Each instance in turn; of one that may span hosts, the rank that this host has."""
+    one: Instance = request.param
+    if one.spans:
+        names = connected(one.host).check_output("ls -A /etc/mlx-hosts/instances").split()
+        ranks = [name.split(".")[2] for name in names if name.startswith(f"{one.name}.")]
+        if "json" not in ranks and ranks:
+            return replace(one, rank=min(map(int, ranks)))
+    return one
+
+
 @pytest.fixture
 def declared(request: pytest.FixtureRequest) -> Declared:
     """What the inventory says of the host; each host in turn, or the one of the instance."""
@@ -129,3 +142,11 @@ def settings(host: Host, instance: Instance) -> dict[str, Any]:
     """What the instance's guard is told on the host."""
     answer: dict[str, Any] = json.loads(host.check_output("cat %s", instance.settings))
     return answer
+
+
+@pytest.fixture
+def fabric(settings: dict[str, Any]) -> list[str]:
+    """The addresses of the instance's ranks, where it is on several hosts."""
+    group = settings.get("group") or {"ranks": []}
+    addresses = [one.rpartition(":")[0] for one in group["ranks"]]
+    return [*dict.fromkeys(one for one in addresses if not one.startswith("127."))]

@@ -52,15 +52,21 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One replica of a model on a host."""
+    """One replica of a model on a host, or the host's rank of one that is on several."""
 
     host: Declared
     model: dict[str, Any]
     replica: int
+    rank: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.slug}.{self.replica}"
+        return f"{self.slug}.{self.replica}" + (f".{self.rank}" if self.rank else "")
+
+    @property
+    def spans(self) -> bool:
+        """Whether it may be on several hosts; on which it has what rank, is for the plan."""
+        return bool(self.model.get("hosts_spanned", 1) > 1)
 
     @property
     def slug(self) -> str:
@@ -70,7 +76,7 @@ class Instance:
 
     @property
     def unit(self) -> str:
-        return f"mlx-model@{self.name}.service"
+        return f"mlx-{'rank' if self.rank else 'model'}@{self.name}.service"
 
     @property
     def settings(self) -> str:

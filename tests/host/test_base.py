@@ -30,12 +30,14 @@ INSIDE = {
     "/etc/mlx-hosts": {"instances", "stamp.json", "tolerated.json"},
 }
 LISTENING = """
-import pwd
+import pwd, socket, sys
+fabric = socket.inet_aton(sys.argv[1])[::-1].hex().upper() if sys.argv[1] else ""
 uid = pwd.getpwnam("mlx").pw_uid
 for table in ("/proc/net/tcp", "/proc/net/tcp6"):
     for line in open(table).read().splitlines()[1:]:
         fields = line.split()
-        if fields[3] == "0A" and int(fields[7]) == uid:
+        address = fields[1].rpartition(":")[0]
+        if fields[3] == "0A" and int(fields[7]) == uid and address != fabric:
             print(int(fields[1].rpartition(":")[2], 16))
 """
 
@@ -76,9 +78,10 @@ def test_an_upgrade_does_not_restart_models(host: Host) -> None:
     assert host.run("cat %s", path).stdout == expected
 
 
-def test_nothing_of_ours_listens_on_the_network(host: Host) -> None:
-    """No process of `mlx` has a listening TCP socket in the host's own network."""
-    assert host.check_output("python3 -I -c %s", LISTENING) == ""
+def test_nothing_of_ours_listens_on_the_network(host: Host, declared: Declared) -> None:
+    """No process of `mlx` listens in the host's own network, but on the fabric for its ranks."""
+    fabric = str(declared.data.get("fabric") or "")
+    assert host.check_output("python3 -I -c %s %s", LISTENING, fabric) == ""
 
 
 def test_declared_mounts_are_mounted(host: Host, declared: Declared) -> None:

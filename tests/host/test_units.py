@@ -93,7 +93,8 @@ def test_the_unit_is_ours_and_loaded_as_it_stands(
     folder = f"/etc/systemd/system/{instance.unit}.d"
     names = ["10-limits.conf", *(["20-gpu.conf"] if instance.host.gpu else [])]
     names += ["30-group.conf"] if "group" in settings else []
-    assert loaded["FragmentPath"] == "/etc/systemd/system/mlx-model@.service"
+    template = instance.unit.replace(instance.name, "")
+    assert loaded["FragmentPath"] == f"/etc/systemd/system/{template}"
     assert loaded["DropInPaths"].split() == [f"{folder}/{name}" for name in names]
     assert loaded["NeedDaemonReload"] == "no"
     assert host.check_output("stat -c '%%F %%a %%U %%G' %s", folder) == "directory 755 root root"
@@ -119,7 +120,7 @@ def test_the_unit_is_the_checkouts(host: Host, name: str) -> None:
 
 
 def test_the_drop_ins_are_the_checkouts(
-    host: Host, instance: Instance, settings: dict[str, Any]
+    host: Host, instance: Instance, settings: dict[str, Any], fabric: list[str]
 ) -> None:
     """Limits, mounts and devices are the templates with this instance's figures filled in."""
     folder = f"/etc/systemd/system/{instance.unit}.d"
@@ -136,36 +137,50 @@ def test_the_drop_ins_are_the_checkouts(
         above = range(1, len(settings["group"]["ranks"]))
         others = [f"mlx-rank@{instance.name}.{rank}.service" for rank in above]
         group = owned_text(host, f"{folder}/30-group.conf")
-        assert group == rendered("mlx-group.conf", others=others, fabric_addresses=())
+        assert group == rendered("mlx-group.conf", others=others, fabric_addresses=fabric)
 
 
-def test_the_sandbox_holds(host: Host, instance: Instance) -> None:
+def test_the_sandbox_holds(host: Host, instance: Instance, fabric: list[str]) -> None:
     """systemd has what the unit says in force: user, network, privileges, paths, devices."""
-    assert show(host, instance.unit, *SANDBOX) == SANDBOX
+    over_hosts = {"PrivateNetwork": "no", "PrivateIPC": "no"} if fabric else {}
+    assert show(host, instance.unit, *SANDBOX) == {**SANDBOX, **over_hosts}
+
+
+def test_packets_reach_the_ranks_alone(host: Host, instance: Instance, fabric: list[str]) -> None:
+    """Where an instance has the host's network, it has of it what its group needs and no more."""
+    told = show(host, instance.unit, "IPAddressDeny", "IPAddressAllow")
+    allowed = {*told["IPAddressAllow"].split()} - {"127.0.0.0/8", "::1/128"}
+    assert {*told["IPAddressDeny"].split()} == {"::/0", "0.0.0.0/0"}
+    assert allowed == {f"{address}/32" for address in fabric}
 
 
 def test_no_other_instance_is_there(host: Host, declared: Declared) -> None:
     """systemd knows of no instance that the inventory does not declare, not even a failed one."""
     listed = host.check_output("systemctl list-units --all --plain --no-legend %s", "mlx-model@*")
     units = sorted(line.split()[0] for line in listed.splitlines() if line.strip())
-    expected = sorted(one.unit for one in declared.instances)
+    settings = host.check_output("ls -A /etc/mlx-hosts/instances").split()
+    # Rank 0 of one that spans hosts may be on another; what is here of it has tests of its own.
+    here = [one for one in declared.instances if not one.spans or f"{one.name}.json" in settings]
+    expected = sorted(one.unit for one in here)
     assert [unit for unit in units if unit in expected] == expected
     if not declared.open_ended:
         assert units == expected
-        settings = host.check_output("ls -A /etc/mlx-hosts/instances").split()
         # Into how many ranks the plan splits a model, the inventory need not say.
         whole = [name for name in settings if name.count(".") == "SLUG.REPLICA.json".count(".")]
-        assert whole == sorted(f"{one.name}.json" for one in declared.instances)
+        assert whole == sorted(f"{one.name}.json" for one in here)
 
 
 def test_the_ranks_are_there_and_no_other(host: Host) -> None:
-    """An instance of several ranks, by its settings' group, has a unit for each, up and enabled."""
+    """An instance of several ranks, by its settings' group, has a unit for each that is here."""
     folder = "/etc/mlx-hosts/instances"
-    expected = []
+    expected = set()
     for name in host.check_output("ls -A %s", folder).split():
         told = json.loads(host.check_output("cat %s", f"{folder}/{name}"))
-        if (group := told.get("group")) and not group["rank"]:
-            expected += [f"{told['instance']}.{n}" for n in range(1, len(group["ranks"]))]
+        if group := told.get("group"):
+            whole = ".".join(told["instance"].split(".")[:2])
+            hosts = [address.rpartition(":")[0] for address in group["ranks"]]
+            here = hosts[group["rank"]]
+            expected |= {f"{whole}.{n}" for n, host in enumerate(hosts) if n and host == here}
     units = [f"mlx-rank@{name}.service" for name in sorted(expected)]
     listed = host.check_output("systemctl list-units --all --plain --no-legend %s", "mlx-rank@*")
     assert sorted(line.split()[0] for line in listed.splitlines() if line.strip()) == units

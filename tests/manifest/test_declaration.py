@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,19 @@ import pytest
 
 from manifest.declaration import Declaration, Model, Sources, declare
 from manifest.planned import planned, sources
-from manifest.resources import Directory, File, Instance, Runtime, Unit, UnitSet, Weights
+from manifest.resources import (
+    Directory,
+    File,
+    Instance,
+    Runtime,
+    Sockets,
+    Unit,
+    UnitSet,
+    Weights,
+)
 from manifest.weights import Blob, snapshot
 from planner.bound import Bound, BoundGpu
+from planner.declared import Gpu as PlannedGpu
 from planner.declared import Host
 from planner.declared import Model as Placed
 from planner.traced import Traced
@@ -253,6 +264,49 @@ def test_each_rank_is_a_unit_with_one_gpu_that_shares_a_network_with_the_others(
         "mlx-model@*": names[:1],
         "mlx-rank@*": names[1:],
     }
+
+
+def test_of_a_group_over_hosts_each_host_has_its_own_ranks_and_the_others_addresses() -> None:
+    """The second host: one rank of two, the meeting on the first, nothing of it restarted alone."""
+    model = Placed(path="/srv/big", name="big", context=8192, hosts_spanned=2, fabric_port=9000)
+    card = PlannedGpu(
+        name=GPU.name, memory_bytes=GPU.memory_bytes, compute_capability=GPU.compute_capability
+    )
+    fleet = [
+        Host(name=f"h{n}", gpus=(card,), models=(model,), fabric=IPv4Address(f"10.0.0.{n}"))
+        for n in (1, 2)
+    ]
+    declaration = planned(fleet[1], WITH_GPU, Split(), SOURCES, fleet)
+
+    (unit,) = [one for one in declaration.serving.of(Unit) if "@" in one.name]
+    assert (unit.name, unit.restarts) == ("mlx-rank@big.0.1.service", None)
+    told = json.loads(declaration.contents["/etc/mlx-hosts/instances/big.0.1.json"])
+    assert told["gpu_uuids"] == [GPU.uuid]
+    assert told["group"] == {
+        "rank": 1,
+        "backend": "nccl",
+        "meeting": "10.0.0.1:9000",
+        "ranks": ["10.0.0.1:9001", "10.0.0.2:9002"],
+    }
+    drop_in = declaration.contents[f"/etc/systemd/system/{unit.name}.d/30-group.conf"]
+    assert "\nIPAddressAllow=localhost 10.0.0.1 10.0.0.2\n" in drop_in
+    assert "JoinsNamespaceOf" not in drop_in
+    assert [one.fabric for one in declaration.serving.of(Sockets)] == ["10.0.0.2"]
+    assert declaration.spanning == ("big.0",)
+
+
+def test_a_span_with_a_card_that_nobody_knows_is_told_to_whoever_is_in_it() -> None:
+    """Nothing is declared of it, and not without a word."""
+    model = Placed(path="/srv/big", name="big", context=8192, hosts_spanned=2)
+    fleet = [
+        Host(name=f"h{n}", gpus=(name,), models=(model,), fabric=IPv4Address(f"10.0.0.{n}"))
+        for n, name in ((1, "NVIDIA of tomorrow"), (2, "NVIDIA H200"))
+    ]
+    declaration = planned(fleet[1], WITH_GPU, Split(), SOURCES, fleet)
+
+    assert not [one for one in declaration.serving.of(Unit) if "@" in one.name]
+    (told,) = declaration.refusals
+    assert told.startswith("h1: a GPU of it is none that planner/gpus.py knows")
 
 
 def test_a_model_that_is_whole_is_told_of_no_group() -> None:

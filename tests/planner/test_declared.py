@@ -65,9 +65,9 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda data: data.update(shared_gpus={7: 1}),
         "shared_gpus: GPU 7 is not there",
     ),
-    "an instance over several hosts": (
-        lambda data: first(data).update(hosts_spanned=2),
-        "fabric: missing: the address at which the other hosts of `one` reach this one",
+    "an instance over three hosts": (
+        lambda data: first(data).update(hosts_spanned=3),
+        "models.0.hosts_spanned: input should be 1, 2, 4 or 8",
     ),
     "ranks that are not the GPUs pinned to": (
         lambda data: first(data).update(ranks=2),

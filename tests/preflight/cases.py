@@ -107,6 +107,12 @@ DECLARED = [
         declared={"mounts": ["/var/lib/mlx-hosts/hub"]},
     ),
     Case(
+        title="another `fabric` address than the host has",
+        answers=WITH_TWO_CARDS,
+        declared={"fabric": "10.0.0.9"},
+    ),
+    Case(title="its own `fabric` address", answers=WITH_TWO_CARDS, declared={"fabric": "10.0.0.2"}),
+    Case(
         title="1 TiB of memory declared, `flavour: cpu`",
         answers="debian-12",
         declared={**CPU, "memory_bytes": 1024**4},

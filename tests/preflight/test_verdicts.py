@@ -20,6 +20,7 @@ GO_ON = {
     "2 x RTX PRO 6000 Blackwell, driver 580.95.05, open modules": "cuda13",
     "8 x H100 behind 4 NVSwitches, driver 580.95.05, fabric manager running": "cuda13",
     "the two cards as declared": "cuda13",
+    "its own `fabric` address": "cuda13",
     "two cards, `flavour: cuda12`": "cuda12",
     "two cards, `flavour: cpu`": "cpu",
     "a card of which others may hold 45 GiB": "cuda13",

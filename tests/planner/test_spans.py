@@ -1,0 +1,222 @@
+"""Models over several hosts: over as few as it takes, on each what the others expect of it."""
+
+import pytest
+
+from planner import place
+from planner.declared import Gpu, Host, InventoryError, Model
+from planner.fleet import read_hosts, related
+from planner.report import report
+from planner.why import why
+from tests.planner.test_place import CARD, GIB, Known, model, traced
+
+SMALL = Gpu(name="NVIDIA L4", memory_bytes=23034 * 2**20, compute_capability="8.9")
+
+
+def host(number, *models, gpus=(CARD,), **more):
+    return Host(name=f"h{number}", gpus=gpus, models=models, fabric=f"10.0.0.{number}", **more)
+
+
+def plan(hosts, **known):
+    return place(hosts, Known(**known), mlx_lm="0.32.2")
+
+
+def where(plan):
+    return {
+        (one.host, one.instance): [(member.host, member.gpu) for member in one.members]
+        for one in plan.placements
+    }
+
+
+def test_a_model_that_fits_each_host_is_served_by_each():
+    """It may span two, and has no need to."""
+    wide = model("small", hosts_spanned=2)
+
+    placed = plan([host(1, wide), host(2, wide)], small=traced(16 * GIB))
+
+    assert where(placed) == {("h1", "small.0"): [("h1", 0)], ("h2", "small.0"): [("h2", 0)]}
+
+
+def test_a_model_that_fits_no_host_alone_goes_over_two():
+    """Rank 0 on the first of them, and half of the weights on each."""
+    wide = model("big", hosts_spanned=2)
+
+    placed = plan([host(1, wide), host(2, wide)], big=traced(120 * GIB))
+
+    assert where(placed) == {("h1", "big.0"): [("h1", 0), ("h2", 0)]}
+    (one,) = placed.placements
+    assert one.need.weights == 60 * GIB
+    assert one.where == {"h1": "GPU 0", "h2": "GPU 0"}
+    assert one in placed.on("h2")
+
+
+def test_it_is_served_once_by_every_two_of_four():
+    """In the order of the inventory."""
+    wide = model("big", hosts_spanned=2)
+
+    placed = plan([host(n, wide) for n in (1, 2, 3, 4)], big=traced(120 * GIB))
+
+    assert where(placed) == {
+        ("h1", "big.0"): [("h1", 0), ("h2", 0)],
+        ("h3", "big.0"): [("h3", 0), ("h4", 0)],
+    }
+
+
+def test_all_gpus_of_the_hosts_are_used_where_one_of_each_is_not_enough():
+    """Four ranks on two hosts with two cards each: each host's are beside each other."""
+    four = traced(240 * GIB)
+    four.ranks[4] = traced(240 * GIB // 2).ranks[2]
+    wide = model("huge", hosts_spanned=2)
+
+    placed = plan([host(n, wide, gpus=(CARD, CARD)) for n in (1, 2)], huge=four)
+
+    assert where(placed) == {("h1", "huge.0"): [("h1", 0), ("h1", 1), ("h2", 0), ("h2", 1)]}
+
+
+def test_ranks_by_hand_are_parted_over_the_hosts_asked_for():
+    """Though it would fit one."""
+    wide = model("small", hosts_spanned=2, ranks=2)
+
+    placed = plan([host(1, wide), host(2, wide)], small=traced(GIB))
+
+    assert where(placed) == {("h1", "small.0"): [("h1", 0), ("h2", 0)]}
+
+
+def test_cards_of_the_same_kind_are_chosen_on_all_hosts():
+    """The first host has its larger card first, the other only the smaller kind twice."""
+    wide = model("small", hosts_spanned=2, ranks=2)
+
+    hosts = [host(1, wide, gpus=(CARD, SMALL)), host(2, wide, gpus=(SMALL, SMALL))]
+    placed = plan(hosts, small=traced(GIB))
+
+    assert where(placed) == {("h1", "small.0"): [("h1", 1), ("h2", 0)]}
+
+
+def test_what_a_host_serves_alone_gets_what_the_span_leaves():
+    """The span is placed first; of its card the host's own model gets the rest, or is refused."""
+    wide = model("big", hosts_spanned=2)
+    hosts = [host(1, wide, model("own")), host(2, wide, model("large"))]
+
+    placed = plan(hosts, big=traced(120 * GIB), own=traced(8 * GIB), large=traced(60 * GIB))
+
+    assert set(where(placed)) == {("h1", "big.0"), ("h1", "own.0")}
+    (refused,) = placed.refusals
+    assert (refused.host, refused.model) == ("h2", "large")
+    for space in placed.spaces:
+        assert sum(p.need.total for p in placed.on(space.host)) <= space.usable
+
+
+def test_what_fits_no_way_is_refused_on_each_of_its_hosts():
+    """With the numbers of the widest split."""
+    wide = model("vast", hosts_spanned=2)
+
+    refused = plan([host(1, wide), host(2, wide)], vast=traced(400 * GIB)).refusals
+
+    assert [one.host for one in refused] == ["h1", "h2"]
+    assert all(one.needed > one.available > 0 for one in refused)
+    assert "on each of 2 GPUs" in refused[0].reason
+
+
+def test_an_architecture_that_cannot_be_split_is_said_to_be_one():
+    """Two hosts are no help to it."""
+    wide = model("big", hosts_spanned=2)
+
+    refused = plan([host(1, wide), host(2, wide)], big=traced(120 * GIB, shards=False)).refusals
+
+    assert [one.host for one in refused] == ["h1", "h2"]
+
+
+def test_cpu_hosts_have_a_rank_each():
+    """Against each one's memory."""
+    wide = model("some", hosts_spanned=2)
+    hosts = [
+        Host(
+            name=f"c{n}", flavour="cpu", memory_bytes=24 * GIB, models=(wide,), fabric=f"10.0.0.{n}"
+        )
+        for n in (1, 2)
+    ]
+
+    placed = plan(hosts, some=traced(24 * GIB))
+
+    assert where(placed) == {("c1", "some.0"): [("c1", None), ("c2", None)]}
+
+
+def test_every_host_of_a_span_plans_it_alike():
+    """Each from its own models and those that bind it to others: never from anybody else's."""
+    wide, other = model("big", hosts_spanned=2), model("next", hosts_spanned=2, fabric_port=7800)
+    hosts = [
+        host(1, wide, model("own")), host(2, other, wide), host(3, other), host(4, model("own"))
+    ]  # fmt: skip
+    known = {"big": traced(120 * GIB), "next": traced(20 * GIB), "own": traced(8 * GIB)}
+    whole = where(plan(hosts, **known))
+
+    for each in hosts:
+        kin = related(each, hosts)
+        assert [one.name for one in kin] == (["h4"] if each.name == "h4" else ["h1", "h2", "h3"])
+        placed = where(plan(kin, **known))
+        mine = {key: value for key, value in placed.items() if each.name in dict(value)}
+        assert mine == {key: value for key, value in whole.items() if each.name in dict(value)}
+
+
+def test_the_report_names_every_host_of_an_instance():
+    """In the table, and where every rule is told."""
+    wide = model("big", hosts_spanned=2)
+    hosts, known = [host(1, wide), host(2, wide)], Known(big=traced(120 * GIB))
+    placed = place(hosts, known, mlx_lm="0.32.2")
+
+    said = why("big", hosts, known, placed, mlx_lm="0.32.2")
+
+    assert "may go over 2 hosts: h1, h2" in said
+    assert said.count("placed: big.0 on h1, GPU 0; h2, GPU 0") == 2
+    assert report(placed) is not None
+
+
+def declare(**differing):
+    """Two hosts that declare one model together, but for what differs by host."""
+    one = {
+        "gpus": [CARD], "fabric": "10.0.0.1",
+        "models": [{"path": "/m", "name": "big", "context": 8192, "hosts_spanned": 2}],
+    }  # fmt: skip
+    data = {"h1": one, "h2": {**one, "fabric": "10.0.0.2"}}
+    for name, more in differing.items():
+        data[name] = {**data.get(name, one), **more}
+    return read_hosts(data, foreign=())
+
+
+BIG = {"path": "/m", "name": "big", "context": 8192, "hosts_spanned": 2}
+MISTAKES = {
+    "h2: models.big: is not declared as `h1` declares it": {
+        "h2": {"models": [{**BIG, "context": 4096}]}
+    },
+    "h2: another `flavour` or `measured` than `h1`": {"h2": {"measured": {"lag": 5}}},
+    "models.big: hosts_spanned: 2, but 3 declare it (h1, h2, h3)": {"h3": {"fabric": "10.0.0.3"}},
+    "models.big: two of its hosts have the same `fabric` address": {"h2": {"fabric": "10.0.0.1"}},
+    "h2: fabric: missing": {"h2": {"fabric": None}},
+    "h2: gpus: missing": {"h2": {"gpus": None}},
+    "h2: fabric_port: 7700 of `big` and 7708 of `next`": {
+        "h2": {"models": [BIG, {**BIG, "name": "next", "fabric_port": 7708}]}
+    },
+    "h1: models.0: replicas: an instance over several hosts is served once": {
+        "h1": {"models": [{**BIG, "replicas": 2}]}
+    },
+    "h1: models.0: ranks: 1 cannot be parted evenly over `hosts_spanned` 2": {
+        "h1": {"models": [{**BIG, "ranks": 1}]}
+    },
+    "h1: models.0: ranks: 2, but `gpus` pins it to 2 of each of 2 hosts": {
+        "h1": {"gpus": [CARD, CARD], "models": [{**BIG, "ranks": 2, "gpus": [0, 1]}]}
+    },
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_hosts_that_cannot_serve_together_are_told_so(words):
+    """Before any is connected to."""
+    assert len(declare()) == 2
+    with pytest.raises(InventoryError) as told:
+        declare(**MISTAKES[words])
+    assert [line for line in told.value.mistakes if line.startswith(words)], told.value.mistakes
+
+
+def test_a_span_of_hosts_must_be_of_a_size_that_models_are_split_into():
+    """Three ranks are none that a trace has."""
+    with pytest.raises(ValueError, match="1, 2, 4 or 8"):
+        Model(path="/m", name="m", context=8192, hosts_spanned=3)
