@@ -15,7 +15,7 @@ from server_batches import Batch, Request
 
 from planner.demand import Settings
 from planner.record import Record
-from planner.traced import Rank, Traced
+from planner.traced import Behind, Rank, Traced
 
 TOKEN = 4  # bytes of a token that was seen (`TokenBuffer`)
 SMALL, SMALLER = 512, 128  # bytes of positions and paddings in a cache, and of each sequence there
@@ -114,7 +114,7 @@ class _Server:
         if of is not None:
             over = self.traced.over(
                 name,
-                self.lag,
+                Behind(lag=self.lag),
                 batch=len(of.requests),
                 step=step,
                 tokens=of.tokens,

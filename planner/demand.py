@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from planner.record import Record
-from planner.traced import Kind, Rank, Traced
+from planner.traced import Behind, Kind, Rank, Traced
 
 GIB = 2**30
 STEP = 256  # tokens by which a cache grows (mlx_lm/models/cache.py, `KVCache.step`)
@@ -47,10 +47,20 @@ class Device(Record):
     # By which the device may be behind when MLX hands out buffers: a CPU's dispatches, one for each
     # operation and one for each kernel; a GPU's kernels.
     lag: int
-    commit_bytes: int = 0  # read by one command buffer before it is closed; 0: no such limit
-    commits: int = 0  # command buffers that may be outstanding
-    least_lag: int = 0  # whatever is read: operations differ, and the average may mislead
+    commit_bytes: int = 0  # read by one command buffer before it is closed
+    commits: int = 0  # command buffers that may be outstanding; 0: not a GPU
+    least_lag: int = 0  # kernels, where a graph has a part for each token
     assumed: Mapping[str, str] = field(default_factory=dict)  # by field, where nobody measured
+
+    @property
+    def behind(self) -> Behind:
+        """The same, as a trace asks."""
+        return Behind(
+            lag=self.lag,
+            commit_bytes=self.commit_bytes,
+            commits=self.commits,
+            least_lag=self.least_lag,
+        )
 
     def measured(self, figures: Mapping[str, int]) -> Device:
         """The same with ``figures``, by field, of a measurement."""
@@ -210,18 +220,11 @@ def work(
     }
     found: dict[str, int] = {}
     for name, (batch, tokens) in points.items():
-        program = traced.programs.get(name)
-        if program is None or (name in {"roll", "uneven"} and prompts == 1):
+        if name not in traced.programs or (name in {"roll", "uneven"} and prompts == 1):
             continue
         if name == "uneven" and device.commits:
             continue  # those of a GPU are recorded so
-        lag = device.lag
-        if device.commits:
-            closed = program.lag(
-                device.commit_bytes, device.commits, batch=batch, step=tokens, tokens=context
-            )
-            lag = min(lag, max(closed, device.least_lag))
-        found[name] = traced.over(name, lag, batch=batch, step=tokens, tokens=context)
+        found[name] = traced.over(name, device.behind, batch=batch, step=tokens, tokens=context)
     return found
 
 

@@ -6,9 +6,13 @@ context, concurrency and prefill step without loading the model again.
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import zlib
+from array import array
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from planner.record import Record
@@ -27,6 +31,19 @@ def value(polynomial: Polynomial, *, batch: int, step: int, tokens: int) -> int:
     )
 
 
+def pack(order: Sequence[int]) -> str:
+    """Some thousand numbers, nearly all of which come again layer by layer, as one short string."""
+    return base64.b64encode(zlib.compress(array("H", order).tobytes(), 9)).decode()
+
+
+def unpack(packed: str) -> tuple[int, ...]:
+    """The reverse of ``pack``; raises ValueError."""
+    try:
+        return tuple(array("H", zlib.decompress(base64.b64decode(packed)) if packed else b""))
+    except zlib.error as error:
+        raise ValueError(f"order: {error}") from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind(Record):
     """Caches that behave alike: ``count`` of them, one for each layer that has such a one."""
@@ -42,45 +59,108 @@ class Kind(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Behind(Record):
+    """How far a device may be behind when MLX hands out buffers.
+
+    A CPU: ``lag`` dispatches. A GPU: ``commits`` command buffers, each of which is closed after
+    ``lag / commits`` kernels or after ``commit_bytes`` read, whatever comes first.
+    """
+
+    lag: int
+    commit_bytes: int = 0
+    commits: int = 0  # 0: not a GPU
+    least_lag: int = 0  # of kernels, where they are not known one by one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Program(Record):
     """What one evaluation of the server's needs over weights and caches, counted on its graph.
 
     MLX hands out buffers before the device has used up the last ones. ``live`` has, for a number of
-    dispatches that a CPU may be behind, or of kernels that a GPU may be, the polynomials of which
-    the largest is the peak.
+    dispatches that a CPU may be behind, the polynomials of which the largest is the peak. For a GPU
+    there is each operation: what it takes, what nobody needs after it, what it reads, and its
+    kernels; ``order`` has the index of each in ``operations``. Where the graph has a part for each
+    token (``fitted``), ``live`` has numbers of kernels for a GPU, too, and ``reads`` what all read.
     """
 
-    kernels: int
-    reads: Polynomial  # bytes that all of them read, by which MLX closes a command buffer
     live: Mapping[int, tuple[Polynomial, ...]]
-    fitted: bool = False  # through small numbers, where the graph has a part for each token
+    operations: tuple[tuple[Polynomial, Polynomial, Polynomial, int], ...] = ()
+    order: tuple[int, ...] = ()
+    kernels: int = 0
+    reads: Polynomial = field(default_factory=dict)
+    fitted: bool = False
+    # What was asked before: the same model is placed on many hosts under the same settings.
+    _asked: dict[tuple[Behind, int, int, int], int] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
-    def peak(self, lag: int, *, batch: int, step: int, tokens: int) -> int:
-        """Bytes at the worst moment with the device ``lag`` behind, at least."""
+    def peak(self, behind: Behind, *, batch: int, step: int, tokens: int) -> int:
+        """Bytes at the worst moment, at least."""
+        if behind.commits and self.order:
+            asked = (behind, batch, step, tokens)
+            if asked not in self._asked:
+                self._asked[asked] = self._in_buffers(behind, batch, step, tokens)
+            return self._asked[asked]
+        lag = behind.lag
+        if behind.commits:
+            # Operations differ, and the average of what they read may mislead.
+            read = max(1, value(self.reads, batch=batch, step=step, tokens=tokens))
+            closed = -(-behind.commits * behind.commit_bytes * self.kernels // read)
+            lag = min(lag, max(closed, behind.least_lag))
         known = sorted(self.live)
-        chosen = next((behind for behind in known if behind >= lag), known[-1])
+        chosen = next((each for each in known if each >= lag), known[-1])
         values = [value(p, batch=batch, step=step, tokens=tokens) for p in self.live[chosen]]
         return max([0, *values])
 
-    def lag(self, commit_bytes: int, commits: int, *, batch: int, step: int, tokens: int) -> int:
-        """Kernels in ``commits`` command buffers that are closed after ``commit_bytes`` read."""
-        read = max(1, value(self.reads, batch=batch, step=step, tokens=tokens))
-        return -(-commits * commit_bytes * self.kernels // read)
+    def _in_buffers(self, behind: Behind, batch: int, step: int, tokens: int) -> int:
+        """Work the operations off; what is done with is given back when its buffer is."""
+        sizes = [
+            (*(value(p, batch=batch, step=step, tokens=tokens) for p in polynomials), kernels)
+            for *polynomials, kernels in self.operations
+        ]
+        most_kernels = behind.lag // behind.commits
+        outstanding: deque[int] = deque()  # bytes that each command buffer gives back
+        live = most = back = read = run = 0
+        end = sum(sizes[at][0] - sizes[at][1] for at in self.order)
+        for at in self.order:
+            taken, done, reads, kernels = sizes[at]
+            live += taken
+            most = max(most, live)
+            back += done
+            read += reads
+            run += kernels
+            if run > most_kernels or read > behind.commit_bytes:
+                outstanding.append(back)
+                back = read = run = 0
+                if len(outstanding) == behind.commits:
+                    live -= outstanding.popleft()
+        # From the end: caches are then as long as they will be, and are counted elsewhere.
+        return max(0, most - end)
 
     def to_json(self) -> dict[str, object]:
-        return {
-            "kernels": self.kernels,
-            "reads": dict(self.reads),
-            "live": {str(lag): [dict(row) for row in rows] for lag, rows in self.live.items()},
-            "fitted": self.fitted,
+        data: dict[str, object] = {
+            "live": {str(lag): [dict(row) for row in rows] for lag, rows in self.live.items()}
         }
+        if self.order:
+            data |= {
+                "operations": [list(one) for one in self.operations],
+                "order": pack(self.order),
+            }
+        if self.fitted:
+            data |= {"kernels": self.kernels, "reads": dict(self.reads), "fitted": True}
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Program:
         return cls(
-            kernels=int(data["kernels"]),
-            reads=dict(data["reads"]),
             live={int(lag): tuple(map(dict, rows)) for lag, rows in data["live"].items()},
+            operations=tuple(
+                (dict(taken), dict(done), dict(reads), int(kernels))
+                for taken, done, reads, kernels in data.get("operations", ())
+            ),
+            order=unpack(data.get("order", "")),
+            kernels=int(data.get("kernels", 0)),
+            reads=dict(data.get("reads", {})),
             fitted=bool(data.get("fitted", False)),
         )
 
@@ -133,7 +213,7 @@ class Traced(Record):
     def over(
         self,
         name: str,
-        lag: int,
+        behind: Behind,
         *,
         batch: int,
         step: int,
@@ -148,9 +228,9 @@ class Traced(Record):
         """
         longest = longest or tokens
         past, within = (self.programs.get(key) for key in (name, f"{name} within"))
-        found = [within.peak(lag, batch=batch, step=step, tokens=longest)] if within else []
+        found = [within.peak(behind, batch=batch, step=step, tokens=longest)] if within else []
         if past and (not within or longest > self._window):
-            found.append(past.peak(lag, batch=batch, step=step, tokens=tokens))
+            found.append(past.peak(behind, batch=batch, step=step, tokens=tokens))
         return min(found, default=0)
 
     @property

@@ -150,7 +150,7 @@ class _Ways:
                 reads = work.fitted({point: size for point, (size, _) in read.items()})
                 kernels = min(count for _, count in read.values())
         live = {lag: [row[lag] for row in rows] for lag in lags}
-        return {"kernels": kernels, "reads": reads, "live": live, "fitted": True}
+        return {"live": live, "kernels": kernels, "reads": reads, "fitted": True}
 
     def _steps(self, record: Record) -> tuple[int, int]:
         """Two steps that are short where the graph has a part for each token."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from planner.hollow.graph import Graph, Made, Run, replay, size
 from planner.hollow.symbols import INDEX, TERMS, Point, Unclear, row
+from planner.traced import pack
 
 Matrix = np.ndarray[Any, np.dtype[np.int64]]
 
-# Dispatches by which a CPU may be behind, kernels by which a GPU may be; planner/demand.py says
-# which holds where.
+# Dispatches by which a CPU may be behind; kernels by which a GPU may be, where a graph has a part
+# for each token: planner/demand.py says which holds where.
 ON_CPU = (110,)
 ON_GPU = (220, 330, 440, 660, 1100)
 ON_BOTH = ON_CPU + ON_GPU
@@ -46,15 +47,28 @@ def program(
     rows = np.array([known[array.shape, array.item] for array in arrays], dtype=np.int64)
     for other, where in others:
         _agree(graph, rows, arrays, other, where)
-    runs = {cpu: _run(graph, cpu=cpu) for cpu in sorted({lag in ON_CPU for lag in lags})}
-    counted = next(iter(runs.values()))  # on a GPU, where there is one: only there it matters
-    reads = [at[made.name] for step in counted.reads for made in step]
+    made: dict[str, Any] = {"live": {}}
+    if dispatches := [lag for lag in lags if lag in ON_CPU]:
+        run = _run(graph, cpu=True)
+        made["live"] = {lag: [named(r) for r in _peaks(run, rows, at, lag)] for lag in dispatches}
+    if set(lags) & set(ON_GPU):
+        made |= _operations(_run(graph, cpu=False), rows, at)
+    return made
+
+
+def _operations(run: Run, rows: Matrix, at: Mapping[str, int]) -> dict[str, Any]:
+    """Each operation that is one on a GPU: what it takes, gives back and reads, and its kernels."""
+    parts = [_summed(moments, rows, at) for moments in (run.taken, run.done, run.reads)]
+    whole = np.hstack([*parts, np.array(run.kernels, dtype=np.int64)[:, None]])
+    whole = whole[whole.any(axis=1)]
+    kinds, order = np.unique(whole, axis=0, return_inverse=True)
+    split = [np.split(kind[:-1], 3) for kind in kinds]
     return {
-        "kernels": sum(counted.kernels),
-        "reads": named(rows[reads].sum(axis=0)),
-        "live": {
-            lag: [named(r) for r in _peaks(runs[lag in ON_CPU], rows, at, lag)] for lag in lags
-        },
+        "operations": [
+            (*map(named, polynomials), int(kind[-1]))
+            for polynomials, kind in zip(split, kinds, strict=True)
+        ],
+        "order": pack(order.ravel().tolist()),
     }
 
 
@@ -63,7 +77,7 @@ def _run(graph: Graph, *, cpu: bool) -> Run:
     return replay(graph if cpu else graph.compiled())
 
 
-def named(values: Sequence[int]) -> dict[str, int]:
+def named(values: Iterable[int]) -> dict[str, int]:
     """A row with its terms, those of nothing left out."""
     return {term: int(v) for term, v in zip(TERMS, values, strict=True) if v}
 
@@ -96,20 +110,19 @@ def changes(run: Run, lag: int) -> list[list[Made]]:
     return back
 
 
+def _summed(moments: Sequence[Sequence[Made]], rows: Matrix, at: Mapping[str, int]) -> Matrix:
+    """By moment, the polynomial of all its arrays."""
+    total = np.zeros((len(moments), len(TERMS)), dtype=np.int64)
+    pairs = [(i, at[made.name]) for i, moment in enumerate(moments) for made in moment]
+    if pairs:
+        index, which = np.array(pairs).T
+        np.add.at(total, index, rows[which])
+    return total
+
+
 def _peaks(run: Run, rows: Matrix, at: Mapping[str, int], lag: int) -> list[tuple[int, ...]]:
-    steps = len(run.taken)
-
-    def summed(moments: Sequence[Sequence[Made]]) -> Matrix:
-        """The change at each operation."""
-        total = np.zeros((steps, len(TERMS)), dtype=np.int64)
-        pairs = [(i, at[made.name]) for i, moment in enumerate(moments) for made in moment]
-        if pairs:
-            index, which = np.array(pairs).T
-            np.add.at(total, index, rows[which])
-        return total
-
-    taken, done = summed(run.taken), summed(run.done)
-    back = summed(changes(run, lag)) if lag else done
+    taken, done = _summed(run.taken, rows, at), _summed(run.done, rows, at)
+    back = _summed(changes(run, lag), rows, at) if lag else done
     # What is given back at an operation is free for the next. Counted from the end: caches are
     # then as long as they will be, and are counted elsewhere.
     live = taken.cumsum(axis=0) - back.cumsum(axis=0) + back

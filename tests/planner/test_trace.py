@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from hub import tracing
 from hub.making import _local_header
-from planner.traced import Rank
+from planner.traced import Behind, Program, Rank
 from tests.planner import llama
 
 
@@ -51,3 +53,33 @@ def test_an_architecture_that_ends_the_process_is_refused_in_its_own_words(tmp_p
 
     assert isinstance(said, str)
     assert "ai2-olmo" in said
+
+
+def in_buffers(**behind):
+    """The peak of ten operations that take 10 bytes each and let them go, reading 5."""
+    one = ({"B": 10}, {"B": 10}, {"": 5}, 1)
+    program = Program(live={}, operations=(one,), order=(0,) * 10)
+    behind = Behind(**{"lag": 4, "commit_bytes": 1000, "commits": 2, **behind})
+    return program.peak(behind, batch=1, step=1, tokens=1)
+
+
+def test_a_gpu_gives_back_what_is_done_with_a_command_buffer_at_a_time():
+    """Each is closed after more than so many kernels, or so many bytes read."""
+    assert in_buffers() == 60  # two buffers of three kernels
+    assert in_buffers(commits=1) == 50  # one, of five
+    assert in_buffers(commit_bytes=9) == 40  # two of two kernels
+    assert in_buffers(commit_bytes=4) == 20  # each kernel is one
+    assert in_buffers(lag=400) == 100  # none is closed
+
+
+def test_operations_outlive_the_lock():
+    """Some thousand of a few kinds are kept as one short string."""
+    kinds = tuple(({"BS": at}, {"BS": at}, {"": at}, 1) for at in range(1, 40))
+    program = Program(live={110: ({"B": 1},)}, operations=kinds, order=(*range(39),) * 80)
+
+    kept = json.loads(json.dumps(program.to_json()))
+
+    assert Program.from_json(kept) == program
+    assert len(kept["order"]) < 400
+    with pytest.raises(ValueError, match="order"):
+        Program.from_json({**kept, "order": "AAAA"})
