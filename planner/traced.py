@@ -7,11 +7,11 @@ context, concurrency and prefill step without loading the model again.
 from __future__ import annotations
 
 import base64
+import json
 import math
 import zlib
-from array import array
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,17 +31,17 @@ def value(polynomial: Polynomial, *, batch: int, step: int, tokens: int) -> int:
     )
 
 
-def pack(order: Sequence[int]) -> str:
-    """Some thousand numbers, nearly all of which come again layer by layer, as one short string."""
-    return base64.b64encode(zlib.compress(array("H", order).tobytes(), 9)).decode()
+def pack(value: object) -> str:
+    """JSON in which nearly all comes again layer by layer, as one short string."""
+    return base64.b64encode(zlib.compress(json.dumps(value).encode(), 9)).decode()
 
 
-def unpack(packed: str) -> tuple[int, ...]:
+def unpack(packed: str) -> Any:  # noqa: ANN401 -- any JSON
     """The reverse of ``pack``; raises ValueError."""
     try:
-        return tuple(array("H", zlib.decompress(base64.b64decode(packed)) if packed else b""))
+        return json.loads(zlib.decompress(base64.b64decode(packed)))
     except zlib.error as error:
-        raise ValueError(f"order: {error}") from None
+        raise ValueError(f"packed: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,23 +142,21 @@ class Program(Record):
             "live": {str(lag): [dict(row) for row in rows] for lag, rows in self.live.items()}
         }
         if self.order:
-            data |= {
-                "operations": [list(one) for one in self.operations],
-                "order": pack(self.order),
-            }
+            data["packed"] = pack([self.operations, self.order])
         if self.fitted:
             data |= {"kernels": self.kernels, "reads": dict(self.reads), "fitted": True}
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Program:
+        operations, order = unpack(data["packed"]) if "packed" in data else ((), ())
         return cls(
             live={int(lag): tuple(map(dict, rows)) for lag, rows in data["live"].items()},
             operations=tuple(
                 (dict(taken), dict(done), dict(reads), int(kernels))
-                for taken, done, reads, kernels in data.get("operations", ())
+                for taken, done, reads, kernels in operations
             ),
-            order=unpack(data.get("order", "")),
+            order=tuple(order),
             kernels=int(data.get("kernels", 0)),
             reads=dict(data.get("reads", {})),
             fitted=bool(data.get("fitted", False)),

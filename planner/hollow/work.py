@@ -63,13 +63,11 @@ def _operations(run: Run, rows: Matrix, at: Mapping[str, int]) -> dict[str, Any]
     whole = whole[whole.any(axis=1)]
     kinds, order = np.unique(whole, axis=0, return_inverse=True)
     split = [np.split(kind[:-1], 3) for kind in kinds]
-    return {
-        "operations": [
-            (*map(named, polynomials), int(kind[-1]))
-            for polynomials, kind in zip(split, kinds, strict=True)
-        ],
-        "order": pack(order.ravel().tolist()),
-    }
+    operations = [
+        (*map(named, polynomials), int(kind[-1]))
+        for polynomials, kind in zip(split, kinds, strict=True)
+    ]
+    return {"packed": pack([operations, order.ravel().tolist()])}
 
 
 def _run(graph: Graph, *, cpu: bool) -> Run:

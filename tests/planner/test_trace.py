@@ -80,6 +80,6 @@ def test_operations_outlive_the_lock():
     kept = json.loads(json.dumps(program.to_json()))
 
     assert Program.from_json(kept) == program
-    assert len(kept["order"]) < 400
-    with pytest.raises(ValueError, match="order"):
-        Program.from_json({**kept, "order": "AAAA"})
+    assert len(kept["packed"]) < 1000
+    with pytest.raises(ValueError, match="packed"):
+        Program.from_json({**kept, "packed": "AAAA"})
