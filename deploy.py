@@ -18,6 +18,6 @@ if declaration:
     base(declaration=declaration)
     runtime(declaration=declaration)
     weights(declaration=declaration)
-    serving(declaration=declaration)
     checking(declaration=declaration)
+    serving(declaration=declaration)
     finish(declaration=declaration)

@@ -71,12 +71,19 @@ class Link:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def meet(self) -> None:
-        """Until every rank is there and the start is given; raises Lost."""
+        """Until every rank is there and the start is given; ``words`` say what is waited for."""
         host, _, port = self.group.meeting.rpartition(":")
         if self.group.rank:
             await self._join(host, int(port))
             return
-        self._server = await asyncio.start_server(self._welcome, host, int(port), limit=LINE_LIMIT)
+        while self._server is None:
+            try:
+                self._server = await asyncio.start_server(
+                    self._welcome, host, int(port), limit=LINE_LIMIT
+                )
+            except OSError as error:  # at boot, before the fabric's interface is up
+                self.words = f"cannot listen at {self.group.meeting}: {error.strerror or error}"
+                await asyncio.sleep(RETRY_S)
         await self._all_here.wait()
         self.generation = secrets.token_hex(8)
         for peer in self._peers.values():
@@ -151,10 +158,10 @@ class Link:
             await asyncio.sleep(RETRY_S)
 
     async def _met(self, peer: Peer) -> bool:
-        """Whether rank 0 gave the start; raises Lost where it refuses.
+        """Whether rank 0 gave the start; ``words`` say why not.
 
-        It may be about to fail with the group before: to fail with it would cost a start, of which
-        systemd allows five.
+        It may be about to fail with the group before, or its host be deployed after ours: to fail
+        for that would cost a start, of which systemd allows five.
         """
         self._peers[0] = peer
         peer.tell(hello=self.about | {"rank": self.group.rank})
@@ -168,14 +175,14 @@ class Link:
                     self._keep(peer)
                     return True
                 if "refused" in message:
+                    self.words = f"rank 0 refuses: {message['refused']}"
                     break
         except Lost as lost:
             self.words = str(lost)
-            peer.writer.close()
-            return False
         finally:
             beating.cancel()
-        raise Lost(f"rank 0 refuses: {message['refused']}")
+        peer.writer.close()
+        return False
 
     # All
 

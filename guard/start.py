@@ -11,7 +11,6 @@ from guard import gpu
 from guard.ask import Ask, EngineBroke
 from guard.engines import mlx
 from guard.errors import Refusal
-from guard.link import Lost
 from guard.parts import Failed, Parts
 from guard.process import EngineProcess
 from guard.watch import judge_link, probe
@@ -25,7 +24,7 @@ async def start(parts: Parts) -> None:
     await _wait_for_gpu(parts)
     await _meet(parts)
     mlx.keep_kernels(parts.config)
-    parts.process = await EngineProcess.start(parts.command, parts.environment)
+    parts.process = await EngineProcess.start(parts.command, _environment(parts))
     parts.state.engine_pid = parts.process.pid
     parts.state.move("loading")
     try:
@@ -57,10 +56,20 @@ async def _meet(parts: Parts) -> None:
             await asyncio.wait({meeting}, timeout=0.5)
             parts.raise_if_left()
         meeting.result()
-    except Lost as lost:
-        raise Failed(str(lost)) from None
     finally:
         meeting.cancel()
+
+
+def _environment(parts: Parts) -> dict[str, str]:
+    """The engine's; a rank's once all are there, when its network is certainly up."""
+    group = parts.config.group
+    if group is None:
+        return parts.environment
+    try:
+        more = mlx.group_environment(group, Path(parts.config.run_dir))
+    except OSError as error:
+        raise Failed(str(error)) from None
+    return parts.environment | more
 
 
 async def _follow(parts: Parts) -> None:

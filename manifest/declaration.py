@@ -56,6 +56,7 @@ class Declaration:
     checking: Part
     hardware: tuple[Resource, ...]  # looked at, never changed
     spanning: tuple[str, ...] = ()  # the instances that have ranks on other hosts, by their leaders
+    peers: tuple[str, ...] = ()  # those hosts
     refusals: tuple[str, ...] = ()  # models that do not fit, each with its reason
 
     @property
@@ -112,7 +113,7 @@ def declare(host: Host, bound: Bound, models: Sequence[Model], sources: Sources)
             guard=guard.path,
             gpu_uuids=tuple(gpu.uuid for gpu in bound.gpus),
             mounts=host.mounts,
-            fabric=str(host.fabric) if host.fabric else None,
+            fabric=host.fabric,
         ),
         checking=checking.part(
             sources.render,

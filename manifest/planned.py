@@ -79,7 +79,7 @@ def planned(
     kin = related(declared, fleet or [declared])
     plan = place(kin, lock, detected={declared.name: found})
     by_slug = {model.slug: model for model in declared.models}
-    fabric = {one.name: str(one.fabric) for one in kin}
+    fabric = {one.name: one.fabric or "" for one in kin}
     models = [
         _model(by_slug[one.model], one, rank, lock.entry(by_slug[one.model]), bound, fabric)
         for one in plan.on(declared.name)
@@ -93,7 +93,10 @@ def planned(
         f"planned from what is declared: declare its `memory_bytes` and `compute_capability` too"
         for name in plan.undecided
     ]
-    return replace(declaration, refusals=tuple(refusals))
+    peers = {member.host for one in plan.on(declared.name) for member in one.members}
+    return replace(
+        declaration, refusals=tuple(refusals), peers=tuple(sorted(peers - {declared.name}))
+    )
 
 
 def sources(checkout: Path, render: Callable[..., str]) -> Sources:

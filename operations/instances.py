@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from pyinfra.api import operation
+from pyinfra import host, state
+from pyinfra.api import FunctionCommand, operation
 
 from manifest.resources import Instance, Unit
-from operations.convergence import Command, Commands, Comparison, converge
+from operations.convergence import Command, Commands, Comparison, converge, refuse
 from operations.units import mend, start
 
 
@@ -24,6 +25,23 @@ def ready(ranks: Sequence[Unit | Instance]) -> Commands:
     that, and for no other reason. Ranks come up together or not at all.
     """
     yield from converge("instance", ranks, _start)
+
+
+@operation()
+def possible(hosts: Sequence[str]) -> Commands:
+    """
+    Ensure that this run has not lost a host with which the current one serves a model.
+
+    + hosts: their names
+
+    What runs is left as it is where it has, since nothing could take its place.
+    """
+    lost = sorted(one.name for one in state.failed_hosts if one.name in hosts)
+    if lost:
+        why = f"serves a model together with {', '.join(lost)}, which failed: nothing is restarted"
+        yield FunctionCommand(refuse, (why,), {})
+    else:
+        host.noop("all hosts of its models are there")
 
 
 @operation()

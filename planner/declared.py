@@ -14,6 +14,7 @@ from itertools import combinations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -132,6 +133,16 @@ class Site(Declared):
     uv_cache: AbsolutePath | None = None  # a cache that outlives builds; None: one for each build
 
 
+def _reachable(address: str) -> str:
+    try:
+        read = IPv4Address(address)
+    except ValueError:
+        read = IPv4Address(0)
+    if read.is_loopback or read.is_unspecified or read.is_multicast:
+        raise ValueError("expected the IPv4 address at which other hosts reach this one")
+    return str(read)
+
+
 class Model(Declared):
     """A model to serve: where it comes from, its name, and the load it is served at."""
 
@@ -166,7 +177,9 @@ class Model(Declared):
             yield "a `revision` belongs to a `repo`, not to a `path`"
         pinned, ranks = data.get("gpus"), data.get("ranks")
         spanned = _spanned(data)
-        if isinstance(pinned, list | tuple) and ranks not in {None, len(pinned) * spanned}:
+        if pinned is not None and not pinned:
+            yield "gpus: pinned to none: name one, or leave it out"
+        elif isinstance(pinned, list | tuple) and ranks not in (None, len(pinned) * spanned):
             where = f" of each of {spanned} hosts" if spanned > 1 else ""
             pins = f"{len(pinned)}{where}"
             yield f"ranks: {ranks}, but `gpus` pins it to {pins}: leave one of both out"
@@ -207,7 +220,9 @@ class Host(Declared):
     hub: Hub = Hub()
     site: Site = Site()
     mounts: tuple[AbsolutePath, ...] = ()  # must be mounted, or nothing starts or downloads
-    fabric: IPv4Address | None = None  # its own address on the network between ranks of hosts
+    fabric: Annotated[str, AfterValidator(_reachable)] | None = (
+        None  # its own address on the network between ranks of hosts
+    )
     shared_gpus: dict[int, int] = Field(default_factory=dict)  # GPU index: bytes others may hold
     measured: Measured | None = None  # what its devices were seen to take; None: assumed
     tolerated: tuple[Tolerated, ...] = ()  # what drift is not to report
@@ -261,9 +276,10 @@ def _spanning(data: dict[str, Any], models: list[dict[str, Any]]) -> Iterator[st
     names = "`, `".join(str(model.get("slug")) for model in wide)
     if data.get("fabric") is None:
         yield f"fabric: missing: the address at which the other hosts of `{names}` reach this one"
-    devices = "memory_bytes" if data.get("flavour") == "cpu" else "gpus"
-    if data.get(devices) is None:
-        yield f"{devices}: missing: must be declared where a model (`{names}`) spans hosts"
+    needed = ("memory_bytes",) if data.get("flavour") == "cpu" else ("gpus", "flavour")
+    for key in needed:
+        if not data.get(key):
+            yield f"{key}: missing: must be declared where a model (`{names}`) spans hosts"
     ports = {str(model.get("slug")): model.get("fabric_port", 7700) for model in wide}
     for (one, at), (other, beside) in combinations(ports.items(), 2):
         if isinstance(at, int) and isinstance(beside, int) and abs(at - beside) <= FABRIC_PORTS:

@@ -40,23 +40,32 @@ def read_hosts(
     return tuple(hosts)
 
 
-def spanning(hosts: Iterable[Host]) -> dict[str, tuple[Host, ...]]:
-    """Give the hosts that declare each model that may span several, by its slug."""
-    found: dict[str, tuple[Host, ...]] = {}
-    for host in hosts:
-        for model in host.models:
-            if model.hosts_spanned > 1:
-                found[model.slug] = (*found.get(model.slug, ()), host)
-    return found
+Span = tuple[Model, tuple[Host, ...]]
+
+
+def spans(hosts: Iterable[Host]) -> tuple[Span, ...]:
+    """Give each model that may span several hosts, with each set of those that serve it once."""
+    found: list[Span] = []
+    for slug, own in _declaring(hosts).items():
+        model = next(one for one in wide(own[0]) if one.slug == slug)
+        size = model.hosts_spanned
+        found += [(model, own[at : at + size]) for at in range(0, len(own), size)]
+    return tuple(found)
 
 
 def span_of(host: Host, model: Model, hosts: Iterable[Host]) -> tuple[Host, ...]:
     """Give the hosts over which ``model`` may go together with ``host``, itself among them."""
-    if model.hosts_spanned == 1:
-        return (host,)
-    own = spanning(hosts)[model.slug]
-    at = [one.name for one in own].index(host.name) // model.hosts_spanned * model.hosts_spanned
-    return own[at : at + model.hosts_spanned]
+    with_it = (own for one, own in spans(hosts) if one == model and host in own)
+    return next(with_it, (host,))
+
+
+def _declaring(hosts: Iterable[Host]) -> dict[str, tuple[Host, ...]]:
+    """Give the hosts that declare each model that may span several, by its slug."""
+    found: dict[str, tuple[Host, ...]] = {}
+    for host in hosts:
+        for model in wide(host):
+            found[model.slug] = (*found.get(model.slug, ()), host)
+    return found
 
 
 def related(host: Host, hosts: Iterable[Host]) -> tuple[Host, ...]:
@@ -66,8 +75,8 @@ def related(host: Host, hosts: Iterable[Host]) -> tuple[Host, ...]:
     """
     everyone = [*hosts]
     kin = {host.name}
-    spans = [{one.name for one in each} for each in spanning(everyone).values()]
-    while more := [names for names in spans if names & kin and names - kin]:
+    sets = [{one.name for one in own} for _, own in spans(everyone)]
+    while more := [names for names in sets if names & kin and names - kin]:
         kin = kin.union(*more)
     return tuple(
         one if one.name == host.name else one.model_copy(update={"models": wide(one)})
@@ -83,17 +92,19 @@ def wide(host: Host) -> tuple[Model, ...]:
 
 def _uneven(hosts: Sequence[Host]) -> Iterator[str]:
     """Say where hosts do not declare a spanning model alike."""
-    for slug, own in spanning(hosts).items():
+    for slug, own in _declaring(hosts).items():
         first, *others = own
         (model,) = [one for one in wide(first) if one.slug == slug]
         for host in others:
             if model not in host.models:
                 yield f"{host.name}: models.{slug}: is not declared as `{first.name}` declares it"
-            if (host.flavour, host.measured) != (first.flavour, first.measured):
-                yield (
-                    f"{host.name}: another `flavour` or `measured` than `{first.name}`, with which "
-                    f"it serves `{slug}`"
-                )
+            for key, mine, other in (
+                ("flavour", host.flavour, first.flavour),
+                ("measured", host.measured, first.measured),
+                ("site.python", host.site.python, first.site.python),
+            ):
+                if mine != other:
+                    yield f"{host.name}: {key}: not as of `{first.name}`, which serves `{slug}` too"
         if len(own) % model.hosts_spanned:
             names = ", ".join(host.name for host in own)
             yield (

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from planner import architectures, requirements
 from planner.declared import Gpu as DeclaredGpu
 from planner.declared import Host
+from planner.fleet import wide
 from planner.found import Gpu, GpuProcess, HostFacts, PciDevice
+from planner.gpus import BY_NAME
 from planner.refusal import Refusal
 
 GIB = 1024**3
@@ -50,12 +52,16 @@ def _are_those_declared(gpus: tuple[Gpu, ...], declared: Host) -> Iterator[Refus
             way_out="put the card back, or correct `gpus` in the inventory and plan anew",
         )
         return
+    spans = bool(wide(declared))  # planned by what is declared, whatever is found
     for index, (want, gpu) in enumerate(zip(declared.gpus, gpus, strict=True)):
-        if isinstance(want, DeclaredGpu) and (gpu.memory_bytes or 0) < want.memory_bytes:
+        of_name = BY_NAME[want].gpu if isinstance(want, str) and want in BY_NAME else None
+        planned = want if isinstance(want, DeclaredGpu) else of_name if spans else None
+        if planned is not None and (gpu.memory_bytes or 0) < planned.memory_bytes:
             yield Refusal(
-                needed=f"{want.memory_bytes} bytes of memory on GPU {index}, as declared",
+                needed=f"{planned.memory_bytes} bytes of memory on GPU {index}, as "
+                + ("declared" if planned is want else "planned by its name"),
                 found=f"{gpu.memory_bytes}",
-                way_out="correct `gpus` in the inventory and plan anew",
+                way_out="declare in `gpus` what the card has, `memory_bytes` too, and plan anew",
             )
 
 

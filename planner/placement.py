@@ -51,8 +51,8 @@ def place(
         traces = {model.slug: lock.traced(model, mlx_lm=mlx_lm) for model in host.models}
         return _Host(host, own, traces, devices.on(host)).plan()
 
-    def fits_alone(host: Host, model: Model) -> bool:
-        _, refused = one(host.model_copy(update={"models": (model,)}), spaces[host.name])
+    def fits_alone(host: Host, model: Model, left: tuple[Space, ...]) -> bool:
+        _, refused = one(host.model_copy(update={"models": (model,)}), left)
         return not refused
 
     spans = Spans(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from planner.declared import Host, Model
 from planner.fitting import COMFORTABLE, SIZES, Devices, Lock, candidate, each
-from planner.fleet import spanning, wide
+from planner.fleet import spans
 from planner.plan import Member, Placement, Refusal, Space
 from planner.refusing import Refusing, untraced
 from planner.traced import Traced
@@ -17,8 +17,8 @@ from planner.traced import Traced
 class Spans:
     """The part of a plan that no host can make alone; made before each host's own.
 
-    ``spaces`` are those of each host that is decided. ``fits_alone`` tells whether a host that had
-    nothing else could serve a model: then each host does, and nothing is spanned.
+    ``spaces`` are those of each host that is decided. ``fits_alone`` tells whether a host could
+    serve a model in what it is given: where each host of a span can, each does.
     """
 
     hosts: Sequence[Host]
@@ -26,7 +26,7 @@ class Spans:
     lock: Lock
     devices: Devices
     mlx_lm: str | None
-    fits_alone: Callable[[Host, Model], bool]
+    fits_alone: Callable[[Host, Model, tuple[Space, ...]], bool]
     placements: list[Placement] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     own: set[tuple[str, str]] = field(default_factory=set)  # host, slug: left to the host's plan
@@ -35,10 +35,9 @@ class Spans:
     def __post_init__(self) -> None:
         """Make it."""
         self._free = {name: [one.usable for one in own] for name, own in self.spaces.items()}
-        for slug, hosts in spanning(self.hosts).items():
-            (model,) = (one for one in wide(hosts[0]) if one.slug == slug)
-            if all(host.name in self.spaces for host in hosts):
-                self._serve(model, hosts)
+        for model, span in spans(self.hosts):
+            if all(host.name in self.spaces for host in span):
+                self._serve(model, span)
 
     def rest(self, host: Host) -> tuple[Host, tuple[Space, ...]]:
         """Give ``host`` with the models that it serves alone, and what is free for them."""
@@ -47,35 +46,34 @@ class Spans:
             for model in host.models
             if model.hosts_spanned == 1 or (host.name, model.slug) in self.own
         )
-        free = zip(self.spaces[host.name], self._free[host.name], strict=True)
-        return (
-            host.model_copy(update={"models": models}),
-            tuple(replace(space, usable=usable) for space, usable in free),
-        )
+        return host.model_copy(update={"models": models}), self._left(host)
 
-    def _serve(self, model: Model, hosts: Sequence[Host]) -> None:
-        """Place ``model`` over as few hosts as it fits, or refuse it on all."""
+    def _left(self, host: Host) -> tuple[Space, ...]:
+        free = zip(self.spaces[host.name], self._free[host.name], strict=True)
+        return tuple(replace(space, usable=usable) for space, usable in free)
+
+    def _serve(self, model: Model, span: Sequence[Host]) -> None:
+        """Place ``model`` over as few hosts of its span as it fits, or refuse it on all."""
         traced = self.lock.traced(model, mlx_lm=self.mlx_lm)
         if not isinstance(traced, Traced):
-            for host in hosts:
+            for host in span:
                 room = max(self._free[host.name])
                 self.refusals.append(untraced(host.name, model, traced, room))
             return
-        if model.ranks is None and all(self.fits_alone(host, model) for host in hosts):
-            self.own |= {(host.name, model.slug) for host in hosts}
+        alone = (self.fits_alone(host, model, self._left(host)) for host in span)
+        if model.ranks is None and all(alone):
+            self.own |= {(host.name, model.slug) for host in span}
             return
-        widths = [width for width in SIZES if 1 < width <= model.hosts_spanned]
+        widths = [width for width in SIZES if 1 < width <= len(span)]
         for width in widths[-1:] if model.ranks else widths:
-            spans = [hosts[at : at + width] for at in range(0, len(hosts), width)]
+            sets = [span[at : at + width] for at in range(0, len(span), width)]
             free = {name: [*room] for name, room in self._free.items()}
-            placed = [self._over(span, model, traced, free) for span in spans]
+            placed = [self._over(hosts, model, traced, free) for hosts in sets]
             if None not in placed:
                 self._free = free
                 self.placements += [one for one in placed if one]
                 return
-        self.refusals += [
-            self._refusal(span, model, traced, host) for span in spans for host in span
-        ]
+        self.refusals += [self._refusal(span, model, traced, host) for host in span]
 
     def _over(
         self, span: Sequence[Host], model: Model, traced: Traced, free: dict[str, list[int]]

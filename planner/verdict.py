@@ -189,7 +189,7 @@ def _mounts(found: HostFacts, declared: Host) -> Iterator[Refusal]:
 def _fabric(found: HostFacts, declared: Host) -> Iterator[Refusal]:
     if found.addresses is None or declared.fabric is None:
         return
-    if str(declared.fabric) not in found.addresses:
+    if declared.fabric not in found.addresses:
         others = [one for one in found.addresses if not one.startswith("127.")]
         yield Refusal(
             needed=f"{declared.fabric} as an address of its own, as declared in `fabric`",

@@ -15,6 +15,8 @@ def serving(declaration: Declaration) -> None:
     part = declaration.serving
     by_name = {unit.name: unit for unit in part.of(Unit)}
     served: dict[str, list[Unit | Instance]] = {}
+    if declaration.peers:
+        instances.possible(name="Ask for the other hosts", hosts=declaration.peers)
     for one in part.of(Instance):
         served.setdefault(one.leader, []).extend((by_name.pop(one.unit), one))
     for unit_set in part.of(UnitSet):

@@ -74,7 +74,6 @@ def environment(config: Config) -> dict[str, str]:
         # them a model takes less memory: the plan must hold without.
         **({} if config.gpu_uuids else {"MLX_DISABLE_COMPILE": "1"}),
         **config.engine_environment,
-        **(group_environment(config.group, Path(config.run_dir)) if config.group else {}),
     }
 
 
@@ -111,13 +110,18 @@ def weights_bytes(model: Path) -> int:
 
 
 def group_environment(group: Group, run_dir: Path) -> dict[str, str]:
-    """MLX's own variables for one rank; all of them, or it is silently a group of one."""
+    """MLX's own variables for one rank; all of them, or it is silently a group of one.
+
+    Raises OSError where NCCL would take another network than the declared one.
+    """
     if group.backend == "nccl":
         address, _, port = group.ranks[0].rpartition(":")
         # Of several interfaces NCCL takes the first, and loopback only where it finds no other.
-        own = interface(group.ranks[group.rank].rpartition(":")[0])
+        own = group.ranks[group.rank].rpartition(":")[0]
+        if (name := interface(own)) is None:
+            raise OSError(f"{own} is not the first address of any interface, as NCCL needs it")
         return {
-            **({"NCCL_SOCKET_IFNAME": f"={own}"} if own else {}),
+            "NCCL_SOCKET_IFNAME": f"={name}",
             "NCCL_HOST_IP": address,
             "NCCL_PORT": port,
             "MLX_WORLD_SIZE": str(group.world),

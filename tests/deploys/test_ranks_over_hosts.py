@@ -120,6 +120,16 @@ def test_two_hosts_answer_as_each_did_alone(
     assert choices(pair[0]) == alone
     assert drift(lab).returncode == 0, "the other host came back, and its peer with it"
 
+    # A host that is refused takes nothing of the others' with it.
+    before = engines(pair)
+    refused = {**together, "MORE_OF_THE_MODEL": json.dumps({"context": 128})}
+    pair[0].root_run("mv /usr/bin/awk /usr/bin/awk.kept")
+    run = pyinfra(lab, "-y", inventory=INVENTORY, environment=refused)
+    assert run.returncode == 1, run
+    assert f"serves a model together with {pair[0].name}, which failed" in str(run)
+    assert engines(pair) == before
+    pair[0].root_run("mv /usr/bin/awk.kept /usr/bin/awk")
+
     for name in together:
         monkeypatch.delenv(name)
     deploy(lab, pair, {})

@@ -207,6 +207,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "ProtectHome": read("/home/readable"),
     "TemporaryFileSystem: /tmp": write("/tmp/x"),
     "TemporaryFileSystem: /var/tmp": write("/var/tmp/x"),
+    "TemporaryFileSystem: others' sockets": read("/run/mlx-hosts/other.0/known"),
     "InaccessiblePaths: /dev/shm": write("/dev/shm/x"),
     "InaccessiblePaths: /dev/mqueue": lambda: list(Path("/dev/mqueue").iterdir()),
     "PrivateIPC": call(29, IPC_KEY, 0, 0),  # shmget of the host's

@@ -28,7 +28,8 @@ def prepare(host: Host) -> None:
     host.root_run(
         "chmod 755 /opt/elf32; install -m 4755 /usr/bin/id /opt/setuid-id; echo x >/home/readable;"
         "[ -e /dev/made-up ] || mknod -m 666 /dev/made-up c 10 200;"
-        f"python3 -c '{make}'"
+        "mkdir -p /run/mlx-hosts/other.0; echo x >/run/mlx-hosts/other.0/known;"
+        f"chown -R mlx:mlx /run/mlx-hosts/other.0; python3 -c '{make}'"
     )
 
 

@@ -156,8 +156,8 @@ def test_other_weights_do_not_join(tmp_path: Path, tiny: Path) -> None:
     try:
         for rank in (0, 1):
             made.keep(rank)
-        made.ranks[1].until(lambda: "different weights" in made.ranks[1].log())
-        made.ranks[0].until(lambda: "different weights" in made.ranks[0].state()["reason"])
+        for rank in made.ranks:
+            rank.until(lambda rank=rank: "different weights" in rank.state()["reason"])  # type: ignore[misc]
     finally:
         made.close()
 

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from guard.config import Group
 from guard.engines import mlx
-from guard.link import Link, Lost
+from guard.link import Link
 
 
 def link(port: int) -> Link:
@@ -67,10 +68,52 @@ def test_a_rank_0_that_is_about_to_fail_costs_no_start() -> None:
     assert (met.generation, links) == ("abc", 3)
 
 
-def test_a_refusal_is_final() -> None:
-    """Asking again would change nothing, and the reason is to be seen."""
-    with pytest.raises(Lost, match="rank 0 refuses: different runtime"):
-        meets({"refused": "different runtime"})
+def test_a_rank_0_that_is_not_deployed_yet_costs_no_start() -> None:
+    """It refuses what differs, until its own deploy has made it the same."""
+    met, links = meets({"refused": "different runtime"}, {"start": "abc"})
+    assert (met.generation, links) == ("abc", 2)
+
+
+def test_a_refusal_is_told_while_it_lasts() -> None:
+    """Whoever waits says what for."""
+    told: list[str] = []
+
+    async def wait() -> None:
+        async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'{"refused": "different runtime"}\n')
+
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+            mine = link(server.sockets[0].getsockname()[1])
+            with suppress(TimeoutError):
+                await asyncio.wait_for(mine.meet(), 1)
+            told.append(mine.words)
+            await mine.close()
+
+    asyncio.run(wait())
+    assert told == ["rank 0 refuses: different runtime"]
+
+
+def test_rank_0_waits_for_its_own_address() -> None:
+    """At boot its guard may be there before the fabric's interface is."""
+
+    async def wait() -> Link:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            mine = link(other.getsockname()[1])
+            mine.group = mine.group.model_copy(update={"rank": 0})
+            meeting = asyncio.create_task(mine.meet())
+            await asyncio.sleep(0.2)
+            assert "cannot listen at 127.0.0.1:" in mine.words
+        await asyncio.sleep(1)
+        told = {"hello": {"rank": 1}}
+        host, _, port = mine.group.meeting.rpartition(":")
+        _, writer = await asyncio.open_connection(host, port, local_addr=("127.0.0.2", 0))
+        writer.write(json.dumps(told).encode() + b"\n")
+        await asyncio.wait_for(meeting, 5)
+        writer.close()
+        await mine.close()
+        return mine
+
+    assert asyncio.run(wait()).generation
 
 
 def test_nccl_is_told_the_interface_of_its_own_address_and_no_other(tmp_path: Path) -> None:
@@ -90,4 +133,9 @@ def test_nccl_is_told_the_interface_of_its_own_address_and_no_other(tmp_path: Pa
             assert given["NCCL_SOCKET_IFNAME"] == f"={name}"
             assert given["NCCL_HOST_IP"] == "192.0.2.99"
     assert mlx.interface("127.0.0.9") == "lo"
-    assert mlx.interface("192.0.2.99") is None
+    stranger = Group.model_validate(
+        {"backend": "nccl", "rank": 0, "ranks": ("192.0.2.99:1", "192.0.2.98:1"),
+         "meeting": "192.0.2.99:2"}
+    )  # fmt: skip
+    with pytest.raises(OSError, match="is not the first address of any interface"):
+        mlx.group_environment(stranger, tmp_path)

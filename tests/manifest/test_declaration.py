@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +272,7 @@ def test_of_a_group_over_hosts_each_host_has_its_own_ranks_and_the_others_addres
         name=GPU.name, memory_bytes=GPU.memory_bytes, compute_capability=GPU.compute_capability
     )
     fleet = [
-        Host(name=f"h{n}", gpus=(card,), models=(model,), fabric=IPv4Address(f"10.0.0.{n}"))
+        Host(name=f"h{n}", gpus=(card,), models=(model,), fabric=f"10.0.0.{n}", flavour="cuda13")
         for n in (1, 2)
     ]
     declaration = planned(fleet[1], WITH_GPU, Split(), SOURCES, fleet)
@@ -289,17 +288,17 @@ def test_of_a_group_over_hosts_each_host_has_its_own_ranks_and_the_others_addres
         "ranks": ["10.0.0.1:9001", "10.0.0.2:9002"],
     }
     drop_in = declaration.contents[f"/etc/systemd/system/{unit.name}.d/30-group.conf"]
-    assert "\nIPAddressAllow=localhost 10.0.0.1 10.0.0.2\n" in drop_in
+    assert "\nIPAddressAllow=\nIPAddressAllow=10.0.0.1 10.0.0.2\n" in drop_in
     assert "JoinsNamespaceOf" not in drop_in
     assert [one.fabric for one in declaration.serving.of(Sockets)] == ["10.0.0.2"]
-    assert declaration.spanning == ("big.0",)
+    assert (declaration.spanning, declaration.peers) == (("big.0",), ("h1",))
 
 
 def test_a_span_with_a_card_that_nobody_knows_is_told_to_whoever_is_in_it() -> None:
     """Nothing is declared of it, and not without a word."""
     model = Placed(path="/srv/big", name="big", context=8192, hosts_spanned=2)
     fleet = [
-        Host(name=f"h{n}", gpus=(name,), models=(model,), fabric=IPv4Address(f"10.0.0.{n}"))
+        Host(name=f"h{n}", gpus=(name,), models=(model,), fabric=f"10.0.0.{n}", flavour="cuda13")
         for n, name in ((1, "NVIDIA of tomorrow"), (2, "NVIDIA H200"))
     ]
     declaration = planned(fleet[1], WITH_GPU, Split(), SOURCES, fleet)

@@ -13,7 +13,8 @@ SMALL = Gpu(name="NVIDIA L4", memory_bytes=23034 * 2**20, compute_capability="8.
 
 
 def host(number, *models, gpus=(CARD,), **more):
-    return Host(name=f"h{number}", gpus=gpus, models=models, fabric=f"10.0.0.{number}", **more)
+    more = {"fabric": f"10.0.0.{number}", "flavour": "cuda13", **more}
+    return Host(name=f"h{number}", gpus=gpus, models=models, **more)
 
 
 def plan(hosts, **known):
@@ -105,6 +106,38 @@ def test_what_a_host_serves_alone_gets_what_the_span_leaves():
         assert sum(p.need.total for p in placed.on(space.host)) <= space.usable
 
 
+def test_each_span_is_judged_by_itself():
+    """Where the later two have smaller cards, the first two are served all the same."""
+    wide = model("big", hosts_spanned=2)
+    hosts = [host(n, wide, gpus=(CARD if n < 3 else SMALL,)) for n in (1, 2, 3, 4)]
+
+    placed = plan(hosts, big=traced(120 * GIB))
+
+    assert where(placed) == {("h1", "big.0"): [("h1", 0), ("h2", 0)]}
+    assert [one.host for one in placed.refusals] == ["h3", "h4"]
+
+
+def test_four_hosts_that_need_two_for_a_model_serve_it_twice():
+    """It may span four, and has no need to."""
+    wide = model("big", hosts_spanned=4)
+
+    placed = plan([host(n, wide) for n in (1, 2, 3, 4)], big=traced(120 * GIB))
+
+    assert set(where(placed)) == {("h1", "big.0"), ("h3", "big.0")}
+
+
+def test_what_another_span_left_decides_whether_a_host_can_serve_alone():
+    """Alone it would not fit beside the first span's ranks; over both hosts it does."""
+    one, other = model("one", hosts_spanned=2), model("two", hosts_spanned=2, fabric_port=7800)
+
+    placed = plan(
+        [host(n, one, other) for n in (1, 2)], one=traced(100 * GIB), two=traced(50 * GIB)
+    )
+
+    assert placed.fits
+    assert set(where(placed)) == {("h1", "one.0"), ("h1", "two.0")}
+
+
 def test_what_fits_no_way_is_refused_on_each_of_its_hosts():
     """With the numbers of the widest split."""
     wide = model("vast", hosts_spanned=2)
@@ -173,7 +206,7 @@ def test_the_report_names_every_host_of_an_instance():
 def declare(**differing):
     """Two hosts that declare one model together, but for what differs by host."""
     one = {
-        "gpus": [CARD], "fabric": "10.0.0.1",
+        "gpus": [CARD], "fabric": "10.0.0.1", "flavour": "cuda13",
         "models": [{"path": "/m", "name": "big", "context": 8192, "hosts_spanned": 2}],
     }  # fmt: skip
     data = {"h1": one, "h2": {**one, "fabric": "10.0.0.2"}}
@@ -187,7 +220,13 @@ MISTAKES = {
     "h2: models.big: is not declared as `h1` declares it": {
         "h2": {"models": [{**BIG, "context": 4096}]}
     },
-    "h2: another `flavour` or `measured` than `h1`": {"h2": {"measured": {"lag": 5}}},
+    "h2: measured: not as of `h1`, which serves `big` too": {"h2": {"measured": {"lag": 5}}},
+    "h2: flavour: not as of `h1`": {"h2": {"flavour": "cuda12"}},
+    "h2: site.python: not as of `h1`": {"h2": {"site": {"python": "/opt/p/bin/python3"}}},
+    "h2: flavour: missing": {"h2": {"flavour": None}},
+    "h2: fabric: value error, expected the IPv4 address": {"h2": {"fabric": "10.0.0.256"}},
+    "h1: fabric: value error, expected the IPv4 address": {"h1": {"fabric": "127.0.0.1"}},
+    "h1: models.0: gpus: pinned to none": {"h1": {"models": [{**BIG, "gpus": []}]}},
     "models.big: hosts_spanned: 2, but 3 declare it (h1, h2, h3)": {"h3": {"fabric": "10.0.0.3"}},
     "models.big: two of its hosts have the same `fabric` address": {"h2": {"fabric": "10.0.0.1"}},
     "h2: fabric: missing": {"h2": {"fabric": None}},
