@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import pickle
+import socket
 import subprocess
 import sys
 import time
@@ -154,6 +155,13 @@ def test_the_backlog_is_still_short_upstream() -> None:
 
     assert ThreadingHTTPServer.request_queue_size == 5
     assert launcher.Server.request_queue_size > 64
+
+
+def test_the_server_still_listens_on_ports_alone() -> None:
+    """Needed: it asks for the addresses of a host and a port, and has no other way."""
+    assert "getaddrinfo" in inspect.getsource(vars(server)["_run_http_server"])
+    assert "AF_UNIX" not in inspect.getsource(server)
+    assert launcher.Server.address_family == socket.AF_UNIX
 
 
 def test_what_the_launcher_takes_the_place_of_is_there() -> None:
