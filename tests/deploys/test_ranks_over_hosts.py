@@ -120,6 +120,12 @@ def test_two_hosts_answer_as_each_did_alone(
     assert choices(pair[0]) == alone
     assert drift(lab).returncode == 0, "the other host came back, and its peer with it"
 
+    before = engines(pair)
+    pair[0].reboot()
+    until_new(pair, before)
+    assert choices(pair[0]) == alone
+    assert drift(lab).returncode == 0, "a reboot of one host is no change of the other"
+
     # A host that is refused takes nothing of the others' with it.
     before = engines(pair)
     refused = {**together, "MORE_OF_THE_MODEL": json.dumps({"context": 128})}
