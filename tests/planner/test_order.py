@@ -99,6 +99,38 @@ def test_a_product_copies_what_is_neither_as_it_reads_nor_turned(shape, lies, as
     assert strides.for_matmul(shape, lies) == as_it_lies
 
 
+def taken(function, **arrays):
+    """Bytes that MLX takes for ``function`` while it runs, and those that are said."""
+    mx.set_default_device(mx.cpu)
+    mx.eval(arrays)
+    mx.synchronize()
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    mx.eval(function(**arrays))
+    mx.synchronize()
+    run = graph.replay(recorded(function, **arrays))
+    return mx.get_peak_memory() - before, sum(graph.size(m) for step in run.taken for m in step)
+
+
+def test_a_bias_is_added_in_the_product_itself():
+    """What is added is copied into the result before the product: nothing else is taken."""
+    x, w, bias = mx.ones((512, 64)), mx.ones((64, 256)), mx.ones((256,))
+    really, said = taken(lambda x, w, bias: mx.addmm(bias, x, w), x=x, w=w, bias=bias)
+    assert said == really == 512 * 256 * 4
+
+
+def test_a_product_of_an_array_with_itself_takes_over_nothing():
+    """MLX gives a buffer over where it is held once; as both factors it is held twice."""
+
+    def squared(x):
+        y = mx.exp(x)
+        return y * y
+
+    really, said = taken(squared, x=mx.ones((512, 256)))
+    assert said == really == 2 * 512 * 256 * 4
+
+
 def test_the_peak_of_a_layer_is_no_less_than_mlx_has():
     """An evaluation's own peak without a compiler, as every CPU host has it."""
     mx.set_default_device(mx.cpu)
