@@ -22,7 +22,7 @@ ASKED = tuple(
     Point(batch, step, tokens)
     for batch in (1, 4, 32)
     for step in (1, 256, 512, 2048)
-    for tokens in (2**9, 2**11, 2**13, 2**15, 2**17, 2**20)
+    for tokens in (2**9, 2**10, 2**11, 2**12, 2**13, 2**15, 2**17, 2**20)
     if step <= tokens
 )
 

@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 from mlx import nn
 
-from planner.hollow import graph, order, strides, work
+from planner.hollow import graph, order, passes, strides, work
 from planner.hollow.graph import Made, Operation
 
 
@@ -129,6 +129,17 @@ def test_a_product_of_an_array_with_itself_takes_over_nothing():
 
     really, said = taken(squared, x=mx.ones((512, 256)))
     assert said == really == 2 * 512 * 256 * 4
+
+
+def test_the_same_product_twice_is_recorded_twice():
+    """An export would make one of them; an evaluation without a compiler does not."""
+
+    def twice(x, y):
+        return mx.exp(x * y) + mx.sin(x * y)
+
+    with passes.apart():
+        steps = recorded(twice, x=mx.ones((8, 8)), y=mx.ones((8, 8))).operations
+    assert sum(step.name == "Multiply" for step in steps) == 2
 
 
 def test_the_peak_of_a_layer_is_no_less_than_mlx_has():

@@ -1,13 +1,22 @@
 """The hollow checkpoint says what the full one takes."""
 
+import itertools
 import json
 import subprocess
 import sys
 
+import mlx.core as mx
+
 from hub import tracing
 from hub.making import _local_header
-from planner.traced import Rank
+from planner.demand import CPU
+from planner.hollow import __main__ as hollow
+from planner.hollow import program
+from planner.traced import Rank, Traced
 from tests.planner import llama
+
+# What `benchmarks/server_replay.py` has traced on top.
+MOVES = ("still", "append", "leave", "trim", "move", "go")
 
 
 def trace(directory):
@@ -24,6 +33,24 @@ def test_a_llama_of_seventy_billion_parameters_takes_what_its_header_says(tmp_pa
     assert 72_656_371_712 == traced.rank(2).weights
     (kind,) = traced.rank(1).kinds
     assert 2_684_354_560 == kind.count * kind.token_bytes * 8192
+
+
+def test_a_plan_counts_no_less_than_what_comes_and_goes_takes(tmp_path):
+    """Of all that a server does for a token, what a plan reckons with takes the most."""
+    directory = llama.write(tmp_path / "small")
+    mx.set_default_device(mx.cpu)
+    with program.cpu():
+        traced = Traced.from_json(hollow.trace(directory, [1], gpu=False, moves=MOVES))
+    (kind,) = traced.rank(1).kinds
+    for batch, tokens in itertools.product((2, 8, 32), (512, 4096, 65536)):
+        point = {"batch": batch, "step": 1, "tokens": tokens}
+        caches = kind.count * kind.token_bytes * tokens
+        most = traced.over("join", CPU.lag, **point) + batch * caches
+        for name in MOVES:
+            # Who leaves is there before, and no longer after it.
+            left = name in {"leave", "trim"}
+            there = {**point, "batch": batch - left}
+            assert traced.over(name, CPU.lag, **there) + there["batch"] * caches <= most, name
 
 
 def test_planning_loads_neither_mlx_nor_a_hub_client():
