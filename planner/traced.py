@@ -39,6 +39,14 @@ class Kind(Record):
     # Of one sequence, kept alive for each token of the pass that filled it: it holds a view.
     viewed_bytes: int = 0
     viewed_uneven_bytes: int = 0  # the same of uneven prompts, in an array cache
+    # Of one sequence in one array cache between two steps of generation, over `fixed_bytes`: what
+    # the state after the step is made of, since nobody evaluates it before the next.
+    step_bytes: int = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of one sequence in an array cache that was evaluated after a step, with its views."""
+        return self.fixed_bytes + min(self.viewed_bytes, self.step_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,13 +150,15 @@ class Traced(Record):
     ) -> int:
         """Bytes over weights and caches in the evaluation ``name``, 0 where there is none.
 
-        A model with a window has two recordings, of contexts within it and past it; past it, each
-        is an upper bound. ``longest`` are the tokens in a cache with a window, where those are not
-        as many (None) as in one that keeps them all.
+        A model with a window has two recordings, of contexts within it and past it. Past it by up
+        to a step nothing is cut off yet, so that each is an upper bound. ``longest`` are the tokens
+        in a cache with a window, where those are not as many (None) as in one that keeps them all.
         """
         longest = longest or tokens
         past, within = (self.programs.get(key) for key in (name, f"{name} within"))
-        found = [within.peak(lag, batch=batch, step=step, tokens=longest)] if within else []
+        found = []
+        if within and (past is None or longest < self._window + step):
+            found.append(within.peak(lag, batch=batch, step=step, tokens=longest))
         if past and (not within or longest > self._window):
             found.append(past.peak(lag, batch=batch, step=step, tokens=tokens))
         return min(found, default=0)
