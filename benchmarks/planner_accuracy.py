@@ -189,7 +189,7 @@ prediction takes the farthest that MLX lets it be. What is known to be outside, 
 
 - Caches of which one part is not read by all steps (deepseek_v32) are counted in full, and so is
   what masked padding leaves to the next step, where there is none after uneven prompts (gated
-  delta): up to 3 % too much.
+  delta): up to 4 % too much.
 - A chunk begins while the device is at the token before it, of which the last part is not counted
   with the chunk: up to 1 % where a long sequence has just joined.
 
