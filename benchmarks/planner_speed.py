@@ -28,8 +28,12 @@ CARD = Gpu(name="NVIDIA H200", memory_bytes=143771 * 2**20, compute_capability="
 ROWS = tuple({"BST": 96 + at, "BS": 200000 - at, "BT": 4096} for at in range(4))
 PROGRAM = Program(
     live={110: ROWS},
-    operations=tuple(({"BS": at * 10**4}, {"BS": at * 10**4}, {"": 10**7}, 1) for at in range(40)),
-    order=tuple(range(40)) * 70,
+    runs=(
+        (
+            tuple(({"BS": at * 10**4}, {"BS": at * 10**4}, {"": 10**7}, 1) for at in range(40)),
+            tuple(range(40)) * 70,
+        ),
+    ),
 )
 
 

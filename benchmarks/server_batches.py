@@ -49,6 +49,8 @@ class Lengths:
         of_arrays = uneven and self.kind.kind == "arrays"
         rate = self.kind.viewed_uneven_bytes if of_arrays else self.kind.viewed_bytes
         self.viewed = tokens * rate if self._views(tokens) else 0
+        if self.kind.kind == "arrays" and tokens == 1:
+            self.viewed = self.kind.step_bytes
         if self.kind.kind == "rotating":
             self._rotate(tokens)
             return
@@ -142,6 +144,12 @@ class Batch:
             default=0,
         )
 
+    @property
+    def room(self) -> int:
+        """Tokens for which caches that keep them all have room."""
+        rooms = [it.room or 0 for it in self.lengths if not it.kind.window]
+        return max(rooms, default=self.longest)
+
     def add(self, requests: Sequence[Request]) -> None:
         """Join sequences that have no cache yet."""
         other = Batch(self.kinds)
@@ -188,8 +196,11 @@ class Batch:
         for it in self.lengths:
             it.finalize([max(tokens) - n for n in tokens])
 
-    def step(self) -> None:
+    def step(self) -> bool:
+        """One token of each; whether a cache had to grow."""
+        before = [it.room for it in self.lengths]
         for it in self.lengths:
             it.update(1)
         for request in self.requests:
             request.done += 1
+        return before != [it.room for it in self.lengths]

@@ -8,7 +8,7 @@ the real ones.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from server_batches import Batch, Request
@@ -18,7 +18,12 @@ from planner.record import Record
 from planner.traced import Behind, Rank, Traced
 
 TOKEN = 4  # bytes of a token that was seen (`TokenBuffer`)
-SMALL, SMALLER = 512, 128  # bytes of positions and paddings in a cache, and of each sequence there
+# Bytes of positions and paddings in a cache, and of each sequence there. An `ArraysCache` subtracts
+# from its paddings at each token, 4 bytes at a time that nobody evaluates.
+SMALL, SMALLER = 512, 16
+# What else than a plan's evaluations is traced for: methods of `planner.hollow.passes.Passes`.
+COPIES = ("append", "leave", "trim")  # of all that a cache has room for
+MOVES = ("still", "move", "go", *COPIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +70,13 @@ class _Server:
         self.prompts = Batch(rank.kinds)
         self.answers = Batch(rank.kinds)
         self.waiting: deque[Request] = deque()
-        self.kept: deque[int] = deque()
-        self.joined = False  # copies that come with the next step
+        self.kept: deque[Entry] = deque()
+        self.next_step = ""  # what comes with it: copies that nobody evaluated yet
+        self.leaving = 0  # bytes that go with them
+        self.staying = 0  # of prompts that go with the next chunk
+        self.scores = (0, 0)  # rows of this step and of the next
         self.peak = 0
         self.flying = 0  # over what is held, of a token that is still on its way
-        self.widest = 0  # batch so far
 
     @property
     def busy(self) -> bool:
@@ -77,11 +84,12 @@ class _Server:
 
     @property
     def held(self) -> int:
-        # Of this step and of the next. They are slices, which keep the widest batch alive.
-        scores = 2 * self.traced.logits_row_bytes * self.widest
-        tokens = sum(TOKEN * request.prompt for request in self.answers.requests)
-        small = (SMALL + SMALLER * self.widest) * sum(kind.count for kind in self.rank.kinds)
-        caches = self.prompts.size + self.answers.size + sum(self.kept)
+        alive = [*self.prompts.requests, *self.answers.requests]
+        small = (SMALL + SMALLER * len(alive)) * sum(kind.count for kind in self.rank.kinds)
+        # Those of the prompt, of this step and of the next.
+        tokens = TOKEN * sum(request.prompt + 2 for request in self.answers.requests)
+        caches = self.prompts.size + self.answers.size + stored(self.kept)
+        scores = self.traced.logits_row_bytes * sum(self.scores)
         return self.rank.weights + caches + scores + tokens + small
 
     def next(self) -> Moment:
@@ -98,7 +106,7 @@ class _Server:
             held=self.held,
             peak=max(self.peak, self.held),
             alive=len(self.prompts.requests) + len(self.answers.requests),
-            settled=not self.joined,
+            settled=not self.next_step,
         )
 
     @property
@@ -117,7 +125,7 @@ class _Server:
                 Behind(lag=self.lag),
                 batch=len(of.requests),
                 step=step,
-                tokens=of.tokens,
+                tokens=of.room if name in COPIES else of.tokens,
                 longest=of.longest,
             )
         self.peak = max(self.peak, self.held + over + more + self.flying)
@@ -125,23 +133,32 @@ class _Server:
 
     def _generate(self) -> None:
         answers = self.answers
-        answers.step()
-        self._note("join" if self.joined else "step", answers)
-        self.joined = False
+        grows = answers.step()
+        self.scores = (self.scores[1], len(answers.requests))
+        self._note(self.next_step or "still", answers, more=self.leaving)
+        if grows:
+            self._note("step", answers, more=self.leaving)
+        self.next_step, self.leaving = "", 0
         for request in answers.requests:
             request.answered += 1
         ends = [at for at, r in enumerate(answers.requests) if r.answered >= r.answer]
+        batch = array_bytes(answers)
         for at in ends:
             # Evaluated when it is kept, while the batch that it leaves is still whole.
-            self.kept.append(
-                entry(self.rank, answers.requests[at].done, batch=len(answers.requests))
-            )
+            self.kept.append(Entry(entry(self.rank, answers.requests[at].done), batch, ends))
             self._note()
             while len(self.kept) > self.settings.prompt_cache_entries:
                 self.kept.popleft()
         if ends:
+            before, index = answers.size, answers.tokens
             answers.keep([at for at in range(len(answers.requests)) if at not in ends])
-            self.joined = True
+            if answers.requests:
+                self.next_step = "leave" if answers.tokens == index else "trim"
+                # One that leaves is in the recording.
+                one = answers.size // len(answers.requests)
+                self.leaving = max(0, before - answers.size - one)
+            else:
+                self.scores = (self.scores[0], 0)
 
     def _admit(self) -> None:
         room = min(
@@ -157,20 +174,27 @@ class _Server:
         ready = [at for at, r in enumerate(self.prompts.requests) if r.done == r.prompt - 1]
         if not ready:
             return
-        more = self.prompts.beyond
+        before = self.prompts.size
         moved = self.prompts.split(ready)
         moved.step()
+        stays = bool(self.prompts.requests)
+        # Whoever stays is copied with the next chunk only: until then all of it is there.
+        self.staying = before - self.prompts.size if stays else 0
         alone = replace(moved, lengths=[replace(it) for it in moved.lengths])
+        longer = moved.tokens > self.answers.tokens and bool(self.answers.requests)
+        first = not self.answers.requests
         self.answers.extend(moved)
-        self.widest = max(self.widest, len(self.answers.requests))
+        self.scores = (self.scores[0], self.scores[1] + len(alone.requests))
         # generate.py, `GenerationBatch._step`: the chunk after it does not wait for it
-        self.flying = self._note("join", alone, more=more)
-        self.joined = True
+        self.flying = self._note("move" if stays else "go", alone, more=self.staying)
+        if not first:
+            self.next_step = "join" if longer else "append"
 
     def _prompt(self) -> None:
         requests = self.prompts.requests
         chunk = [min(self.settings.prefill_step, r.prompt - 1 - r.done) for r in requests]
-        before = self.prompts.beyond
+        before = self.prompts.beyond + self.staying
+        self.staying = 0
         self.prompts.prompt(chunk)
         self._note("prefill", self.prompts, max(chunk), more=before)
         if min(chunk) < max(chunk):
@@ -180,13 +204,28 @@ class _Server:
             self._note("roll", self.prompts, more=before - self.prompts.beyond)
 
 
-def entry(rank: Rank, tokens: int, *, batch: int) -> int:
-    """One finished sequence of ``tokens`` tokens out of a batch, kept for reuse.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A finished sequence kept for reuse."""
 
-    What an ``ArraysCache`` gives out is a slice, which keeps the batch's array alive.
-    """
-    total = 0
-    for kind in rank.kinds:
-        held = min(tokens, kind.window) if kind.window else tokens
-        total += kind.count * (kind.token_bytes * held + kind.fixed_bytes * batch)
-    return total
+    own: int
+    shared: int  # bytes of arrays that it has slices of
+    group: object  # those that have slices of the same
+
+
+def stored(kept: Iterable[Entry]) -> int:
+    """Bytes of all that are kept, what several have slices of counted once."""
+    return sum(e.own for e in kept) + sum({id(e.group): e.shared for e in kept}.values())
+
+
+def array_bytes(batch: Batch) -> int:
+    """Bytes of a batch's array caches: a slice that they give out keeps all of them alive."""
+    return len(batch.requests) * sum(kind.kept_bytes * kind.count for kind in batch.kinds)
+
+
+def entry(rank: Rank, tokens: int) -> int:
+    """Bytes that one finished sequence of ``tokens`` tokens has for itself."""
+    return sum(
+        kind.count * kind.token_bytes * (min(tokens, kind.window) if kind.window else tokens)
+        for kind in rank.kinds
+    )

@@ -142,7 +142,8 @@ def kept_tokens(kind: Kind, tokens: int, step: int) -> int:
 def sequence_bytes(rank: Rank, tokens: int, step: int) -> int:
     """One sequence's caches in a live batch."""
     return sum(
-        kind.count * (kind.token_bytes * kept_tokens(kind, tokens, step) + kind.fixed_bytes)
+        kind.count
+        * (kind.token_bytes * kept_tokens(kind, tokens, step) + kind.fixed_bytes + kind.step_bytes)
         for kind in rank.kinds
     )
 
@@ -162,14 +163,15 @@ def viewed_bytes(rank: Rank, tokens: int, *, arrays_only: bool = False) -> int:
 def entry_bytes(rank: Rank, tokens: int, step: int, *, batch: int = 1) -> int:
     """One finished sequence kept for reuse: what it holds, without room to grow.
 
-    What an array cache gives out of a ``batch`` is a slice, which keeps the batch's array alive.
+    What an array cache gives out of a ``batch`` is a slice, which keeps the batch's array alive,
+    and what that is a view of after one token.
     """
     total = 0
     for kind in rank.kinds:
         kept = tokens
         if kind.kind in {"rotating", "chunked"}:
             kept = min(tokens, kind.window + step - 1)
-        total += kind.count * (kind.token_bytes * kept + kind.fixed_bytes * batch)
+        total += kind.count * (kind.token_bytes * kept + kind.kept_bytes * batch)
     return total
 
 

@@ -20,6 +20,8 @@ from planner.record import Record
 # Coefficients by term: `BST` is of B sequences in the batch, S tokens of each in this step, T
 # tokens of each in the cache after it; "" is of nothing.
 Polynomial = Mapping[str, int]
+# Operations (what each takes, lets go and reads; its kernels), and in which order they come.
+Run = tuple[tuple[tuple[Polynomial, Polynomial, Polynomial, int], ...], tuple[int, ...]]
 
 
 def value(polynomial: Polynomial, *, batch: int, step: int, tokens: int) -> int:
@@ -56,6 +58,14 @@ class Kind(Record):
     # Of one sequence, kept alive for each token of the pass that filled it: it holds a view.
     viewed_bytes: int = 0
     viewed_uneven_bytes: int = 0  # the same of uneven prompts, in an array cache
+    # Of one sequence in one array cache between two steps of generation, over `fixed_bytes`: what
+    # the state after the step is made of, since nobody evaluates it before the next.
+    step_bytes: int = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of one sequence in an array cache that was evaluated after a step, with its views."""
+        return self.fixed_bytes + min(self.viewed_bytes, self.step_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +88,13 @@ class Program(Record):
 
     MLX hands out buffers before the device has used up the last ones. ``live`` has, for a number of
     dispatches that a CPU may be behind, the polynomials of which the largest is the peak. For a GPU
-    there is each operation: what it takes, what nobody needs after it, what it reads, and its
-    kernels; ``order`` has the index of each in ``operations``. Where the graph has a part for each
-    token (``fitted``), ``live`` has numbers of kernels for a GPU, too, and ``reads`` what all read.
+    there are ``runs``, of which whichever takes the most counts. Where the graph has a part for
+    each token (``fitted``), ``live`` has numbers of kernels for a GPU, too, and ``reads`` what all
+    of them read.
     """
 
     live: Mapping[int, tuple[Polynomial, ...]]
-    operations: tuple[tuple[Polynomial, Polynomial, Polynomial, int], ...] = ()
-    order: tuple[int, ...] = ()
+    runs: tuple[Run, ...] = ()
     kernels: int = 0
     reads: Polynomial = field(default_factory=dict)
     fitted: bool = False
@@ -96,11 +105,18 @@ class Program(Record):
 
     def peak(self, behind: Behind, *, batch: int, step: int, tokens: int) -> int:
         """Bytes at the worst moment, at least."""
-        if behind.commits and self.order:
-            asked = (behind, batch, step, tokens)
-            if asked not in self._asked:
-                self._asked[asked] = self._in_buffers(behind, batch, step, tokens)
-            return self._asked[asked]
+        asked = (behind, batch, step, tokens)
+        if asked not in self._asked:
+            found = [0]
+            if behind.commits:
+                found += [_in_buffers(run, behind, batch, step, tokens) for run in self.runs]
+            if self.fitted or not behind.commits:
+                found += self._polynomials(behind, batch, step, tokens)
+            self._asked[asked] = max(found)
+        return self._asked[asked]
+
+    def _polynomials(self, behind: Behind, batch: int, step: int, tokens: int) -> list[int]:
+        """By those for a lag that is as large, or the largest known."""
         lag = behind.lag
         if behind.commits:
             # Operations differ, and the average of what they read may mislead.
@@ -109,58 +125,60 @@ class Program(Record):
             lag = min(lag, max(closed, behind.least_lag))
         known = sorted(self.live)
         chosen = next((each for each in known if each >= lag), known[-1])
-        values = [value(p, batch=batch, step=step, tokens=tokens) for p in self.live[chosen]]
-        return max([0, *values])
-
-    def _in_buffers(self, behind: Behind, batch: int, step: int, tokens: int) -> int:
-        """Work the operations off; what is done with is given back when its buffer is."""
-        sizes = [
-            (*(value(p, batch=batch, step=step, tokens=tokens) for p in polynomials), kernels)
-            for *polynomials, kernels in self.operations
-        ]
-        most_kernels = behind.lag // behind.commits
-        outstanding: deque[int] = deque()  # bytes that each command buffer gives back
-        live = most = back = read = run = 0
-        end = sum(sizes[at][0] - sizes[at][1] for at in self.order)
-        for at in self.order:
-            taken, done, reads, kernels = sizes[at]
-            live += taken
-            most = max(most, live)
-            back += done
-            read += reads
-            run += kernels
-            if run > most_kernels or read > behind.commit_bytes:
-                outstanding.append(back)
-                back = read = run = 0
-                if len(outstanding) == behind.commits:
-                    live -= outstanding.popleft()
-        # From the end: caches are then as long as they will be, and are counted elsewhere.
-        return max(0, most - end)
+        return [value(p, batch=batch, step=step, tokens=tokens) for p in self.live[chosen]]
 
     def to_json(self) -> dict[str, object]:
         data: dict[str, object] = {
             "live": {str(lag): [dict(row) for row in rows] for lag, rows in self.live.items()}
         }
-        if self.order:
-            data["packed"] = pack([self.operations, self.order])
+        if self.runs:
+            data["packed"] = pack(self.runs)
         if self.fitted:
             data |= {"kernels": self.kernels, "reads": dict(self.reads), "fitted": True}
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Program:
-        operations, order = unpack(data["packed"]) if "packed" in data else ((), ())
         return cls(
             live={int(lag): tuple(map(dict, rows)) for lag, rows in data["live"].items()},
-            operations=tuple(
-                (dict(taken), dict(done), dict(reads), int(kernels))
-                for taken, done, reads, kernels in operations
+            runs=tuple(
+                (
+                    tuple((dict(a), dict(b), dict(c), int(kernels)) for a, b, c, kernels in kinds),
+                    tuple(order),
+                )
+                for kinds, order in (unpack(data["packed"]) if "packed" in data else ())
             ),
-            order=tuple(order),
             kernels=int(data.get("kernels", 0)),
             reads=dict(data.get("reads", {})),
             fitted=bool(data.get("fitted", False)),
         )
+
+
+def _in_buffers(run: Run, behind: Behind, batch: int, step: int, tokens: int) -> int:
+    """Work the operations off; what is done with is given back when its buffer is."""
+    operations, order = run
+    sizes = [
+        (*(value(p, batch=batch, step=step, tokens=tokens) for p in polynomials), kernels)
+        for *polynomials, kernels in operations
+    ]
+    most_kernels = behind.lag // behind.commits
+    outstanding: deque[int] = deque()  # bytes that each command buffer gives back
+    live = most = back = read = launched = 0
+    end = sum(sizes[at][0] - sizes[at][1] for at in order)
+    for at in order:
+        taken, done, reads, kernels = sizes[at]
+        live += taken
+        most = max(most, live)
+        back += done
+        read += reads
+        launched += kernels
+        if launched > most_kernels or read > behind.commit_bytes:
+            outstanding.append(back)
+            back = read = launched = 0
+            if len(outstanding) == behind.commits:
+                live -= outstanding.popleft()
+    # From the end: caches are then as long as they will be, and are counted elsewhere.
+    return max(0, most - end)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,13 +238,15 @@ class Traced(Record):
     ) -> int:
         """Bytes over weights and caches in the evaluation ``name``, 0 where there is none.
 
-        A model with a window has two recordings, of contexts within it and past it; past it, each
-        is an upper bound. ``longest`` are the tokens in a cache with a window, where those are not
-        as many (None) as in one that keeps them all.
+        A model with a window has two recordings, of contexts within it and past it. Past it by up
+        to a step nothing is cut off yet, so that each is an upper bound. ``longest`` are the tokens
+        in a cache with a window, where those are not as many (None) as in one that keeps them all.
         """
         longest = longest or tokens
         past, within = (self.programs.get(key) for key in (name, f"{name} within"))
-        found = [within.peak(behind, batch=batch, step=step, tokens=longest)] if within else []
+        found = []
+        if within and (past is None or longest < self._window + step):
+            found.append(within.peak(behind, batch=batch, step=step, tokens=longest))
         if past and (not within or longest > self._window):
             found.append(past.peak(behind, batch=batch, step=step, tokens=tokens))
         return min(found, default=0)

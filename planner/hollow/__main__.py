@@ -25,8 +25,10 @@ from planner.hollow import loading, program, sliced, views, work
 from planner.hollow import model as hollow
 
 
-def trace(directory: Path, sizes: list[int], *, gpu: bool = True) -> dict[str, Any]:
-    """Everything that the lock keeps of the model in ``directory``."""
+def trace(
+    directory: Path, sizes: list[int], *, gpu: bool = True, moves: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Everything that the lock keeps of the model in ``directory``; ``moves`` are not kept."""
     model, config = hollow.load(directory)
     text = config.get("text_config") or config
     seen: set[tuple[str, int]] = set()
@@ -55,7 +57,9 @@ def trace(directory: Path, sizes: list[int], *, gpu: bool = True) -> dict[str, A
         "loading": took,
         "assumed": assumed,
         "ranks": ranks,
-        "programs": program.programs(model, examples, merged=merged, batched=not alone, gpu=gpu),
+        "programs": program.programs(
+            model, examples, merged=merged, batched=not alone, gpu=gpu, moves=moves
+        ),
     }
 
 

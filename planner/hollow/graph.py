@@ -208,7 +208,8 @@ def replay(graph: Graph) -> Run:
         ends = [
             name for name in dict.fromkeys(step.reads) if last[name] == at and name not in results
         ]
-        new = tuple(made for made in step.makes if not _shared(step, made, buffers, ends))
+        once = [name for name in ends if step.reads.count(name) == 1]  # `x * x` takes over nothing
+        new = tuple(made for made in step.makes if not _shared(step, made, buffers, once))
         for made in new:
             buffers.take(made, _lies(step, made, buffers))
         own = {buffers.owner[made.name] for made in step.makes}
@@ -241,7 +242,7 @@ def _kernels(step: Operation, *, copied: bool, copies: int) -> int:
         return 1 + copied
     if step.name == "Convolution":
         return 4  # zeros, the input in them, the windows, the product
-    return 1 + copies
+    return 1 + copies + (step.name == "AddMM")  # what is added is copied to the result first
 
 
 def _copies(step: Operation, buffers: _Buffers) -> Iterator[Made]:
@@ -252,7 +253,7 @@ def _copies(step: Operation, buffers: _Buffers) -> Iterator[Made]:
         source, window = (buffers.made[name] for name in step.reads[:2])
         for _ in range((1 + window.shape[1]) * 4 // source.item):
             yield source
-    for name in step.reads:
+    for name in step.reads[:2] if step.name == "AddMM" else step.reads:
         made = buffers.made[name]
         ragged = step.name in PRODUCTS and not strides.for_matmul(made.shape, buffers.strides[name])
         if ragged or (step.name in WANT_ROWS and not buffers.lies_in_rows(name)):

@@ -91,6 +91,60 @@ class Passes:
 
         return self._record(batch, run, (point.batch, 1), gone=joins)
 
+    def still(self, point: Point) -> graph.Graph:
+        """One token for each sequence, where all caches have room for it."""
+        return self.generated(point)[0]
+
+    def generated(self, point: Point) -> tuple[graph.Graph, list[str]]:
+        """``still``, and the caches' names of the last results."""
+        made = self._grown(point.batch, point.tokens, room=1)
+
+        def run(tokens: mx.array) -> list[mx.array]:
+            return self._next(self.model(tokens, cache=made))
+
+        recorded = self._record(made, run, (point.batch, 1))
+        return recorded, [name for name, _, _ in slots("c", made)]
+
+    def append(self, point: Point) -> graph.Graph:
+        """``join`` of one that is shorter than the batch by a step, and where there is room."""
+        joins = self._grown(1, point.tokens - STEP, room=1)
+        batch = self._grown(point.batch - 1, point.tokens, room=1)
+
+        def run(tokens: mx.array) -> list[mx.array]:
+            for mine, theirs in zip(batch, joins, strict=True):
+                mine.extend(theirs)
+            return self._next(self.model(tokens, cache=batch))
+
+        return self._record(batch, run, (point.batch, 1), gone=joins)
+
+    def leave(self, point: Point, *, cut: int = 0) -> graph.Graph:
+        """One token for each after one more has left the batch (``GenerationBatch.filter``)."""
+        made = self._grown(point.batch + 1, point.tokens, room=1)
+
+        def run(tokens: mx.array) -> list[mx.array]:
+            _keep(made, point.batch, cut)
+            return self._next(self.model(tokens, cache=made))
+
+        return self._record(made, run, (point.batch, 1))
+
+    def trim(self, point: Point) -> graph.Graph:
+        """The same of the longest, so that padding is cut off all others."""
+        return self.leave(point, cut=1)
+
+    def move(self, point: Point, *, spent: bool = False) -> graph.Graph:
+        """The first token of prompts that go to the batch generated for, where others stay."""
+        made = self._grown(point.batch, point.tokens - 1)
+
+        def run(tokens: mx.array) -> list[mx.array]:
+            _keep(made, point.batch)
+            return self._next(self.model(tokens, cache=made))
+
+        return self._record(made, run, (point.batch, 1), spent=spent)
+
+    def go(self, point: Point) -> graph.Graph:
+        """The same where none stays."""
+        return self.move(point, spent=True)
+
     def roll(self, point: Point) -> graph.Graph:
         """Prompts of different lengths are pushed to the right (``finalize``)."""
         made = self._grown(point.batch, point.tokens)
@@ -114,8 +168,11 @@ class Passes:
         scores = last - mx.logsumexp(last, axis=-1, keepdims=True)
         return [scores, mx.argmax(scores, axis=-1)]
 
-    def _grown(self, batch: int, tokens: int) -> Caches:
-        """The model's caches after ``tokens`` tokens of each of ``batch`` sequences."""
+    def _grown(self, batch: int, tokens: int, *, room: int = 0) -> Caches:
+        """The model's caches after ``tokens`` tokens of each of ``batch`` sequences.
+
+        Of the last, where they keep all, ``room`` are yet to come.
+        """
         made = self._empty(batch)
         for cache, example in zip(leaves(made), self.examples, strict=True):
             if hasattr(example, "keys"):
@@ -133,7 +190,8 @@ class Passes:
                 for at, array in enumerate(example.cache):
                     if array is not None:
                         cache[at] = mx.zeros((batch, *array.shape[1:]), array.dtype)
-                cache.left_padding = None
+            if room and type(cache) is caches.BatchKVCache:
+                cache.trim(room)  # type: ignore[no-untyped-call]
         for _, holder, key in slots("c", made):
             array = get(holder, key)
             put(holder, key, mx.zeros(array.shape, array.dtype))
@@ -155,6 +213,7 @@ class Passes:
         tokens: tuple[int, int],
         *,
         gone: Caches | None = None,
+        spent: bool = True,
     ) -> graph.Graph:
         flat: Any = tree_flatten(self.model.parameters())
         arrays: dict[str, mx.array] = {f"p.{name}": array for name, array in flat}
@@ -172,9 +231,20 @@ class Passes:
 
         try:
             with apart():
-                return graph.record(run, arrays, lambda name: name[:2] in {"c.", "g."})
+                return graph.record(run, arrays, lambda name: spent and name[:2] in {"c.", "g."})
         finally:
             self.model.update(tree_unflatten([(name, array) for name, array in flat]))
+
+
+def _keep(made: Caches, batch: int, cut: int = 0) -> None:
+    """``filter`` of every cache, which cannot be traced: it looks how much padding is left."""
+    for _, holder, key in slots("c", made):
+        put(holder, key, get(holder, key)[list(range(batch))])
+    for cache in leaves(made):
+        if cut and type(cache) is caches.BatchKVCache:
+            held: list[Any] = [cache.keys, cache.values]
+            cache.keys, cache.values = (array[..., cut:, :] for array in held)
+            cache._idx -= cut  # noqa: SLF001 -- as its own `filter` does
 
 
 def slots(prefix: str, made: Sequence[Any]) -> list[tuple[str, Any, str | int]]:
@@ -210,7 +280,8 @@ def apart() -> Iterator[None]:
     """Let the recording have every operation that an evaluation has.
 
     An export makes one of operations that are alike (mlx/export.cpp, ``compile_simplify``), which
-    an evaluation does not: the room to grow of keys and of values, the angles of each ``rope``.
+    an evaluation does not: the room to grow of keys and of values, the angles of each ``rope``, a
+    product that an activation makes twice (``xielu``).
     ``contiguous`` has no name in MLX's export format; it is a copy where its input is not in rows.
     """
     number = itertools.count(1)
@@ -222,7 +293,18 @@ def apart() -> Iterator[None]:
     def turned(x: mx.array, *rest: Any, scale: float = 1.0, **more: Any) -> mx.array:  # noqa: ANN401
         return rope(x, *rest, scale=scale + next(number), **more)
 
+    times = mx.array.__mul__
+    made: dict[tuple[int, int], tuple[mx.array, mx.array]] = {}
+
+    def product(one: mx.array, other: Any) -> mx.array:  # noqa: ANN401
+        if isinstance(other, mx.array):
+            if (id(one), id(other)) in made:
+                return times(other, one)
+            made[id(one), id(other)] = (one, other)  # held, so that their numbers stay theirs
+        return times(one, other)
+
     new: dict[tuple[Any, str], Any] = {
+        (mx.array, "__mul__"): product,
         (mx, "contiguous"): lambda x, *_, **__: mx.abs(x),
         (mx, "zeros"): zeros,
     }

@@ -17,6 +17,7 @@ from planner.hollow.symbols import Point, Unclear, primes
 
 STEP = passes.STEP
 BY_TOKEN = (64, 128)  # steps to record at where the graph has a part for each token
+FAR = (2**16, 2**17)  # tokens at which attention takes more than anything else, in any architecture
 Record = Callable[[Point], Graph]
 Programs = dict[str, dict[str, Any]]
 
@@ -28,11 +29,13 @@ def programs(
     merged: bool,
     batched: bool,
     gpu: bool = True,
+    moves: Sequence[str] = (),
 ) -> Programs:
     """What the server's evaluations need over weights and caches.
 
     ``merged``: the server generates in batches; ``batched``: of more than one sequence; ``gpu``:
-    for GPUs too, not for this CPU only.
+    for GPUs too, not for this CPU only; ``moves``: further methods of ``Passes``, of a token for
+    each sequence, that a plan has no use for: ``join`` takes at least as much.
 
     ``prefill`` on a CPU, ``kernels`` on a GPU, ``fused`` on one with a kernel for attention;
     ``step`` of generation, ``join`` of a sequence to those generated for, ``roll`` of uneven
@@ -49,20 +52,23 @@ def programs(
     prime = primes(dimensions, batched=batched)
     server = passes.Passes(model, examples, merged=merged)
     rotates = any(hasattr(cache, "max_size") for cache in leaves(list(examples)))
-    ways = _Ways(prime, windows, batched=batched, gpu=gpu)
+    # Of the length of a step that servers are told, and divides no dimension either.
+    middle = next(n for n in (257, 263, 269, 271) if all(size % n for size in dimensions if size))
+    ways = _Ways(prime, windows, middle=middle, batched=batched, gpu=gpu)
     # Caches of these kinds do more where prompts are uneven.
     uneven = batched and any(
         hasattr(cache, "max_size") or not hasattr(cache, "keys") for cache in leaves(list(examples))
     )
-    made = _all(server, ways, uneven=uneven)
+    made = _all(server, ways, uneven=uneven, moves=moves)
     if rotates:
         server = passes.Passes(model, examples, merged=merged, within=True)
-        short = _all(server, _Ways(prime, set(), batched=batched, gpu=gpu), uneven=batched)
+        near = _Ways(prime, set(), middle=middle, batched=batched, gpu=gpu)
+        short = _all(server, near, uneven=batched, moves=moves)
         made |= {f"{name} within": program for name, program in short.items()}
-    return made
+    return {name: work.packed(program) for name, program in made.items()}
 
 
-def _all(server: passes.Passes, ways: _Ways, *, uneven: bool) -> Programs:
+def _all(server: passes.Passes, ways: _Ways, *, uneven: bool, moves: Sequence[str]) -> Programs:
     made: Programs = {}
     if uneven:
         made["uneven"] = ways.program(server.uneven, lags=work.ON_CPU)
@@ -81,14 +87,19 @@ def _all(server: passes.Passes, ways: _Ways, *, uneven: bool) -> Programs:
         made["join"] = ways.program(server.join, step=1)
         made["roll"] = ways.program(server.roll, step=1)
     made["step"] = ways.program(server.step, step=1)
+    for name in moves if ways.batched else ():
+        made[name] = ways.program(getattr(server, name), step=1)
     return made
 
 
 class _Ways:
     """Two ways to a polynomial: read off the shapes, or fitted to small numbers."""
 
-    def __init__(self, prime: Point, windows: set[int], *, batched: bool, gpu: bool) -> None:
+    def __init__(
+        self, prime: Point, windows: set[int], *, middle: int, batched: bool, gpu: bool
+    ) -> None:
         self.prime = prime
+        self.middle = middle
         self.gpu = gpu
         self.batched = batched
         self.unrolled: int | None = None  # the first step recorded at where it is fitted; else 0
@@ -119,7 +130,14 @@ class _Ways:
                     self.prime.batch, step or self.prime.step, self.prime.tokens + (step == 1)
                 )
                 others = [(small, check)] if small is not None else []
-                return work.program(record(prime), prime, self.edges, others, lags)
+                made = work.program(record(prime), prime, self.edges, others, lags)
+                if step is None and not self.far:
+                    # Into empty caches there is less to do, so that the device is more layers
+                    # behind, with all that is in them.
+                    empty = Point(prime.batch, prime.step, prime.step)
+                    first = work.program(record(empty), empty, self.edges, (), lags)
+                    made = work.either(made, first)
+                return made
         return self._fitted(record, step, lags)
 
     def _fitted(self, record: Record, step: int | None, lags: Sequence[int]) -> dict[str, Any]:
@@ -129,7 +147,7 @@ class _Ways:
         # By point of the polynomial, the tokens to record at. Where attention takes the most; where
         # it takes little; where it takes the least, so that what else there is takes the most,
         # which is then the same for any context.
-        long = {(at, far + more): far + more for at in steps for more in (4096, 8192)}
+        long = {(at, far + more): far + more for at in steps for more in FAR}
         near = {(at, far + at + more): far + at + more for at in steps for more in (STEP, 2 * STEP)}
         least = {(at, 0): far + (STEP + 1 if step else at) for at in steps}
         chunked = step is None and self.unrolled == STEP
@@ -150,7 +168,22 @@ class _Ways:
                 reads = work.fitted({point: size for point, (size, _) in read.items()})
                 kernels = min(count for _, count in read.values())
         live = {lag: [row[lag] for row in rows] for lag in lags}
-        return {"live": live, "kernels": kernels, "reads": reads, "fitted": True}
+        made = {"live": live, "kernels": kernels, "reads": reads, "fitted": True}
+        if step is None and not chunked:
+            with contextlib.suppress(Unclear):
+                made = work.either(made, self._between(record, lags))
+        return made
+
+    def _between(self, record: Record, lags: Sequence[int]) -> dict[str, Any]:
+        """What layers without a part for each token take, which is read off the shapes.
+
+        Between the shortest context and one where attention takes more than all else, theirs is the
+        worst moment, and no fit of a few points has it. Those with such parts are as they are at
+        this step, which is the least that a server is told.
+        """
+        point = Point(self.prime.batch, self.middle, self.prime.tokens)
+        edges = {edge for edge in self.edges if edge > 8 - STEP}  # the step is hardly more
+        return work.program(record(point), point, edges, (), lags)
 
     def _steps(self, record: Record) -> tuple[int, int]:
         """Two steps that are short where the graph has a part for each token."""

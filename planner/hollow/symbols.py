@@ -71,8 +71,8 @@ def _dimension(length: int, point: Point, edges: Collection[int]) -> dict[str, i
             term, rest = term + letter, rest // whole
     if term:
         return {term: rest}
-    if length == point.batch - 1 > 1:
-        return {"B": 1, "": -1}
+    if point.batch > 2 and length in {point.batch - 1, point.batch + 1}:  # noqa: PLR2004 -- 1 is any
+        return {"B": 1, "": length - point.batch}
     past = point.tokens - point.step
     for known, whole in (({"S": 1}, point.step), ({"T": 1}, point.tokens), (PAST, past)):
         if whole > 1 and (length == whole or length - whole in edges):

@@ -10,32 +10,87 @@ prompts are uneven and their ends are gathered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mlx_lm.models import cache as caches
 
 from planner.hollow import graph
 from planner.hollow.model import leaves
-from planner.hollow.passes import Passes
+from planner.hollow.order import scheduled
+from planner.hollow.passes import STEP, Passes
+from planner.hollow.symbols import Point
 
 SHORT, LONG = 16, 32  # tokens
 
 
 def beyond(model: Any, examples: Sequence[Any]) -> list[dict[str, int]]:  # noqa: ANN401 -- mlx has no types
-    """Of each cache, bytes for each token of the pass that filled it, of one sequence."""
+    """Of each cache, bytes for each token of the pass that filled it, of one sequence.
+
+    And those that it keeps between two steps of generation.
+    """
     passes = Passes(model, examples, merged=False)
     even = _growth(passes, uneven=False)
     arrays = [isinstance(cache, caches.ArraysCache) for cache in passes.examples]
     ends = any(rate for rate, it in zip(even, arrays, strict=True) if it)
     uneven = _growth(passes, uneven=True) if ends else even
+    steps = between(model, examples) if any(arrays) else [0] * len(arrays)
     return [
         {
             **({"viewed_bytes": rate} if rate else {}),
             **({"viewed_uneven_bytes": gathered} if it and gathered else {}),
+            **({"step_bytes": step} if it and step else {}),
         }
-        for rate, gathered, it in zip(even, uneven, arrays, strict=True)
+        for rate, gathered, step, it in zip(even, uneven, steps, arrays, strict=True)
     ]
+
+
+def between(model: Any, examples: Sequence[Any]) -> list[int]:  # noqa: ANN401 -- mlx has no types
+    """Bytes of one sequence that each cache keeps between two steps, over what it holds.
+
+    A step evaluates its scores and nothing else (generate.py, ``GenerationBatch._step``): a state
+    that the scores do not need comes with the next step, and until then all that it is made of
+    is there: where padding is masked, the state before it too.
+    """
+    merged = all(hasattr(cache, "merge") for cache in examples)
+    passes = Passes(model, examples, merged=merged)
+    recorded, names = passes.generated(Point(1, 1, 2 * STEP))
+    scores, kept = recorded.results[: -len(names)], recorded.results[-len(names) :]
+    run = scheduled(recorded.operations, scores)
+    evaluated = {array.name for step in run for array in step.makes} | set(recorded.given)
+    makers = {array.name: step for step in recorded.operations for array in step.makes}
+    sizes = {array.name: array for step in recorded.operations for array in step.makes}
+    sizes |= recorded.given
+    held: list[int] = [0] * len(passes.examples)
+    needs: list[set[str]] = [set() for _ in passes.examples]
+    for name, result in zip(names, kept, strict=True):
+        if ".cache." in name:
+            at = int(name.split(".")[1])
+            held[at] += graph.size(sizes[result])
+            needs[at] |= _left(result, makers, evaluated)
+    own = [*recorded.spent, *(evaluated - set(recorded.given))]
+    wanted = tuple(sorted(set().union(*needs).intersection(own)))
+    buffers = graph.replay(replace(recorded, operations=run, results=(*scores, *wanted))).behind
+    behind = dict(zip(wanted, buffers[len(scores) :], strict=True))
+    found = [{behind[name] for name in names if name in behind} for names in needs]
+    return [
+        max(0, sum(map(graph.size, arrays)) - mine)
+        for arrays, mine in zip(found, held, strict=True)
+    ]
+
+
+def _left(result: str, makers: Mapping[str, graph.Operation], evaluated: set[str]) -> set[str]:
+    """What is evaluated of all that ``result`` is made of, the last of it."""
+    found: set[str] = set()
+    unseen = [result]
+    while unseen:
+        name = unseen.pop()
+        if name in evaluated:
+            found.add(name)
+        else:
+            unseen += makers[name].reads
+    return found
 
 
 def _growth(passes: Passes, *, uneven: bool) -> list[int]:

@@ -23,7 +23,7 @@ ASKED = tuple(
     Point(batch, step, tokens)
     for batch in (1, 4, 32)
     for step in (1, 256, 512, 2048)
-    for tokens in (2**9, 2**11, 2**13, 2**15, 2**17, 2**20)
+    for tokens in (2**9, 2**10, 2**11, 2**12, 2**13, 2**15, 2**17, 2**20)
     if step <= tokens
 )
 
@@ -67,7 +67,20 @@ def _operations(run: Run, rows: Matrix, at: Mapping[str, int]) -> dict[str, Any]
         (*map(named, polynomials), int(kind[-1]))
         for polynomials, kind in zip(split, kinds, strict=True)
     ]
-    return {"packed": pack([operations, order.ravel().tolist()])}
+    return {"runs": [[operations, order.ravel().tolist()]]}
+
+
+def either(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two recordings of a pass, of which whichever takes the most counts."""
+    live = {lag: [*rows, *other["live"].get(lag, ())] for lag, rows in one["live"].items()}
+    runs = [*one.get("runs", ()), *other.get("runs", ())]
+    return {**one, "live": live, "runs": runs}
+
+
+def packed(program: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as the lock has it."""
+    data = {key: value for key, value in program.items() if key != "runs"}
+    return {**data, "packed": pack(program["runs"])} if program.get("runs") else data
 
 
 def _run(graph: Graph, *, cpu: bool) -> Run:

@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 from mlx import nn
 
-from planner.hollow import graph, order, strides, work
+from planner.hollow import graph, order, passes, strides, work
 from planner.hollow.graph import Made, Operation
 
 
@@ -97,6 +97,49 @@ def test_a_reshape_takes_what_mlx_takes_for_it(change):
 )
 def test_a_product_copies_what_is_neither_as_it_reads_nor_turned(shape, lies, as_it_lies):
     assert strides.for_matmul(shape, lies) == as_it_lies
+
+
+def taken(function, **arrays):
+    """Bytes that MLX takes for ``function`` while it runs, and those that are said."""
+    mx.set_default_device(mx.cpu)
+    mx.eval(arrays)
+    mx.synchronize()
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    mx.eval(function(**arrays))
+    mx.synchronize()
+    run = graph.replay(recorded(function, **arrays))
+    return mx.get_peak_memory() - before, sum(graph.size(m) for step in run.taken for m in step)
+
+
+def test_a_bias_is_added_in_the_product_itself():
+    """What is added is copied into the result before the product: nothing else is taken."""
+    x, w, bias = mx.ones((512, 64)), mx.ones((64, 256)), mx.ones((256,))
+    really, said = taken(lambda x, w, bias: mx.addmm(bias, x, w), x=x, w=w, bias=bias)
+    assert said == really == 512 * 256 * 4
+
+
+def test_a_product_of_an_array_with_itself_takes_over_nothing():
+    """MLX gives a buffer over where it is held once; as both factors it is held twice."""
+
+    def squared(x):
+        y = mx.exp(x)
+        return y * y
+
+    really, said = taken(squared, x=mx.ones((512, 256)))
+    assert said == really == 2 * 512 * 256 * 4
+
+
+def test_the_same_product_twice_is_recorded_twice():
+    """An export would make one of them; an evaluation without a compiler does not."""
+
+    def twice(x, y):
+        return mx.exp(x * y) + mx.sin(x * y)
+
+    with passes.apart():
+        steps = recorded(twice, x=mx.ones((8, 8)), y=mx.ones((8, 8))).operations
+    assert sum(step.name == "Multiply" for step in steps) == 2
 
 
 def test_the_peak_of_a_layer_is_no_less_than_mlx_has():

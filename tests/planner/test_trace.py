@@ -1,15 +1,23 @@
 """The hollow checkpoint says what the full one takes."""
 
+import itertools
 import json
 import subprocess
 import sys
 
+import mlx.core as mx
 import pytest
 
 from hub import tracing
 from hub.making import _local_header
-from planner.traced import Behind, Program, Rank
+from planner.demand import CPU
+from planner.hollow import __main__ as hollow
+from planner.hollow import program
+from planner.traced import Behind, Program, Rank, Traced
 from tests.planner import llama
+
+# What `benchmarks/server_replay.py` has traced on top.
+MOVES = ("still", "append", "leave", "trim", "move", "go")
 
 
 def trace(directory):
@@ -26,6 +34,24 @@ def test_a_llama_of_seventy_billion_parameters_takes_what_its_header_says(tmp_pa
     assert 72_656_371_712 == traced.rank(2).weights
     (kind,) = traced.rank(1).kinds
     assert 2_684_354_560 == kind.count * kind.token_bytes * 8192
+
+
+def test_a_plan_counts_no_less_than_what_comes_and_goes_takes(tmp_path):
+    """Of all that a server does for a token, what a plan reckons with takes the most."""
+    directory = llama.write(tmp_path / "small")
+    mx.set_default_device(mx.cpu)
+    with program.cpu():
+        traced = Traced.from_json(hollow.trace(directory, [1], gpu=False, moves=MOVES))
+    (kind,) = traced.rank(1).kinds
+    for batch, tokens in itertools.product((2, 8, 32), (512, 4096, 65536)):
+        point = {"batch": batch, "step": 1, "tokens": tokens}
+        caches = kind.count * kind.token_bytes * tokens
+        most = traced.over("join", CPU.behind, **point) + batch * caches
+        for name in MOVES:
+            # Who leaves is there before, and no longer after it.
+            left = name in {"leave", "trim"}
+            there = {**point, "batch": batch - left}
+            assert traced.over(name, CPU.behind, **there) + there["batch"] * caches <= most, name
 
 
 def test_planning_loads_neither_mlx_nor_a_hub_client():
@@ -58,7 +84,7 @@ def test_an_architecture_that_ends_the_process_is_refused_in_its_own_words(tmp_p
 def in_buffers(**behind):
     """The peak of ten operations that take 10 bytes each and let them go, reading 5."""
     one = ({"B": 10}, {"B": 10}, {"": 5}, 1)
-    program = Program(live={}, operations=(one,), order=(0,) * 10)
+    program = Program(live={}, runs=(((one,), (0,) * 10),))
     behind = Behind(**{"lag": 4, "commit_bytes": 1000, "commits": 2, **behind})
     return program.peak(behind, batch=1, step=1, tokens=1)
 
@@ -75,7 +101,7 @@ def test_a_gpu_gives_back_what_is_done_with_a_command_buffer_at_a_time():
 def test_operations_outlive_the_lock():
     """Some thousand of a few kinds are kept as one short string."""
     kinds = tuple(({"BS": at}, {"BS": at}, {"": at}, 1) for at in range(1, 40))
-    program = Program(live={110: ({"B": 1},)}, operations=kinds, order=(*range(39),) * 80)
+    program = Program(live={110: ({"B": 1},)}, runs=((kinds, (*range(39),) * 80),))
 
     kept = json.loads(json.dumps(program.to_json()))
 

@@ -68,3 +68,43 @@ def test_a_cache_of_copies_keeps_nothing_more() -> None:
     mx.set_default_device(mx.cpu)
     model = TwoProducts(caches.KVCache)
     assert views.beyond(model, hollow.examples(model)[0]) == [{}]
+
+
+class Masked(nn.Module):
+    """A layer with a state of which padding is masked after the scores have been made of it."""
+
+    @property
+    def layers(self) -> list[int]:
+        return [0]
+
+    def make_cache(self) -> list[Any]:
+        return [caches.ArraysCache(1)]
+
+    def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
+        mask = cache[0].make_mask(tokens.shape[1])
+        old = cache[0][0]
+        if old is None:
+            old = mx.zeros((tokens.shape[0], WIDTH, WIDTH))
+        new = mx.exp(old) + tokens.sum(axis=1)[:, None, None]
+        cache[0][0] = new if mask is None else mx.where(mask[:, -1:, None], new, old)
+        cache[0].advance(tokens.shape[1])
+        return mx.broadcast_to(new.sum(axis=-1)[:, None], (*tokens.shape, WIDTH))
+
+
+def test_a_state_that_no_score_needs_is_there_with_the_one_before_it() -> None:
+    """A step of generation evaluates its scores; the masked state is left to the next step."""
+    mx.set_default_device(mx.cpu)
+    model = Masked()
+    (beyond,) = views.beyond(model, hollow.examples(model)[0])
+    made = [cache.merge([cache]) for cache in caches.make_prompt_cache(model)]
+    mx.synchronize()
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    for _ in range(3):
+        mx.eval(model(mx.ones((1, 1), mx.int32), made))
+    mx.synchronize()
+    really = mx.get_active_memory() - before
+
+    state = WIDTH * WIDTH * 4
+    assert beyond["step_bytes"] >= state
+    assert abs(really - (state + beyond["step_bytes"])) < 64  # bytes of paddings
