@@ -47,6 +47,13 @@ DONATE = frozenset(
 PRODUCTS = frozenset({"AddMM", "GatherMM", "GatherQMM", "Matmul", "QuantizedMatmul"})
 # Copy an input that is not in rows (mlx/backend/cpu/{scan,softmax,logsumexp}.cpp).
 WANT_ROWS = frozenset({"LogSumExp", "Scan", "Softmax"})
+# Of those that donate, the ones that are not element by element.
+NOT_ELEMENTWISE = frozenset(
+    {
+        "DynamicSliceUpdate", "LayerNorm", "RMSNorm", "RoPE", "Scatter", "ScatterAxis",
+        "SliceUpdate", "Softmax",
+    }
+)  # fmt: skip
 DONATION_EXTRA = 16384  # bytes that a buffer may be larger (mlx/backend/common/utils.h)
 
 Shape = tuple[int, ...]
@@ -169,6 +176,14 @@ class _Buffers:
         shape = self.made[name].shape
         return strides.alike(shape, self.strides[name], strides.in_rows(shape))
 
+    def dense(self, name: str) -> bool:
+        return strides.dense(self.made[name].shape, self.strides[name])
+
+    def single(self, name: str) -> bool:
+        """Whether all of it is one element."""
+        shape = self.made[name].shape
+        return not any(s for n, s in zip(shape, self.strides[name], strict=True) if n != 1)
+
     def share(self, made: Made, source: str, lies: strides.Strides) -> None:
         owner = self.owner[source]
         self.owner[made.name] = owner
@@ -211,7 +226,7 @@ def replay(graph: Graph) -> Run:
         once = [name for name in ends if step.reads.count(name) == 1]  # `x * x` takes over nothing
         new = tuple(made for made in step.makes if not _shared(step, made, buffers, once))
         for made in new:
-            buffers.take(made, _lies(step, made, buffers))
+            buffers.take(made, _lies(step, made, buffers)[0])
         own = {buffers.owner[made.name] for made in step.makes}
         buffers.read.update({buffers.owner[name] for name in step.reads} - own)
         ends += [m.name for m in step.makes if m.name not in last and m.name not in results]
@@ -260,19 +275,28 @@ def _copies(step: Operation, buffers: _Buffers) -> Iterator[Made]:
             yield made
 
 
-def _lies(step: Operation, made: Made, buffers: _Buffers) -> strides.Strides:
-    """How a new array lies: as what it is made of, element by element, where that is dense."""
+def _lies(step: Operation, made: Made, buffers: _Buffers) -> tuple[strides.Strides, set[str]]:
+    """How ``made`` lies in a buffer of its own, and what it reads that may give it one instead.
+
+    As MLX has it element by element (mlx/backend/common/{unary,binary,ternary}.h), and of what is
+    compiled (compiled.cpp, ``compiled_allocate_outputs``): where all lies alike, the new array does
+    too and takes over any of it; otherwise it lies in rows and takes over what does.
+    """
     rows = strides.in_rows(made.shape)
     if step.name not in DONATE:
-        return rows
-    sources = [
-        buffers.strides[name]
-        for name in dict.fromkeys(step.reads)
-        if buffers.made[name].shape == made.shape
-    ]
-    whole = len(sources) == len({name for name in step.reads if buffers.made[name].shape})
-    same = sources and all(strides.alike(made.shape, sources[0], it) for it in sources)
-    return sources[0] if whole and same and strides.dense(made.shape, sources[0]) else rows
+        return rows, set()
+    reads = dict.fromkeys(step.reads)
+    if step.name in NOT_ELEMENTWISE:
+        return rows, {name for name in reads if buffers.dense(name)}
+    # One element for all stands beside anything, but for a choice of two.
+    single = {name for name in reads if buffers.single(name)} if step.name != "Select" else set()
+    wide = [name for name in reads if name not in single]
+    if len(wide) == 1 and buffers.dense(wide[0]):
+        return buffers.strides[wide[0]], set(wide)
+    for lie in (rows, strides.in_columns(made.shape)):
+        if wide and all(strides.alike(made.shape, buffers.strides[name], lie) for name in wide):
+            return lie, set(wide)
+    return rows, {name for name in wide if buffers.lies_in_rows(name)}
 
 
 def _shared(step: Operation, made: Made, buffers: _Buffers, ends: Sequence[str]) -> bool:
@@ -292,18 +316,19 @@ def _shared(step: Operation, made: Made, buffers: _Buffers, ends: Sequence[str])
         return reshaped is not None
     if step.name not in DONATE:
         return False
+    lies, givers = _lies(step, made, buffers)
     for name in ends:
         owner = buffers.owner[name]
         given = buffers.made[name]
         if (
-            owner is not None
+            name in givers
+            and owner is not None
             and owner not in buffers.read
             and buffers.holders[owner] == {name}
-            and strides.dense(given.shape, buffers.strides[name])
             and given.item == made.item
             and math.prod(given.shape) == math.prod(made.shape)
             and size(buffers.made[owner]) <= size(made) + DONATION_EXTRA
         ):
-            buffers.share(made, name, _lies(step, made, buffers))
+            buffers.share(made, name, lies)
             return True
     return False

@@ -23,6 +23,11 @@ def in_rows(shape: Shape) -> Strides:
     return tuple(reversed(made))
 
 
+def in_columns(shape: Shape) -> Strides:
+    """Of an array of which the first dimension is the one that lies together."""
+    return tuple(reversed(in_rows(shape[::-1])))
+
+
 def alike(shape: Shape, one: Strides, other: Strides) -> bool:
     """The same but for dimensions of one element, of which the stride is nobody's."""
     return all(n == 1 or a == b for n, a, b in zip(shape, one, other, strict=True))

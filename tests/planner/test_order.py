@@ -120,6 +120,36 @@ def test_a_bias_is_added_in_the_product_itself():
     assert said == really == 512 * 256 * 4
 
 
+@pytest.mark.parametrize(
+    ("change", "arrays"),
+    [
+        (lambda x: mx.exp(x) * 0.5, 1),  # one element for all: lies as the other does
+        (lambda x: 0.5 * mx.exp(x), 1),
+        (
+            lambda x: (mx.exp(x) * 0.5) @ mx.ones((8, 16, 16)),
+            3.25,
+        ),  # ... so that a product copies it
+        (lambda x: mx.exp(x) + mx.sin(x), 3),  # neither in rows nor in columns: nothing taken over
+        (lambda x: mx.where(x > 0, mx.exp(x), 0.0), 2.25),  # a choice is made in rows
+    ],
+    ids=["scaled", "scales", "scaled and multiplied", "two of another order", "choice"],
+)
+def test_how_an_array_lies_decides_what_takes_it_over(change, arrays):
+    """Heads before tokens, as attention has queries: dense, and not as they read."""
+
+    def turned(x):
+        return change(x.reshape(64, 8, 16).transpose(1, 0, 2))
+
+    mx.disable_compile()
+    try:
+        really, said = taken(turned, x=mx.ones((64, 128)))
+    finally:
+        mx.enable_compile()
+    # Beside the arrays there are single elements, and the matrix that the change makes.
+    for found in (really, said):
+        assert found - arrays * 64 * 128 * 4 in range(2048)
+
+
 def test_a_product_of_an_array_with_itself_takes_over_nothing():
     """MLX gives a buffer over where it is held once; as both factors it is held twice."""
 
