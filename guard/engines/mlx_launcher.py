@@ -55,8 +55,10 @@ class KeptPrefixes(LRUPromptCache):
     def insert_cache(
         self, model: Any, tokens: list[int], prompt_cache: list[Any], **how: Any
     ) -> None:
-        mx.eval([layer.state for layer in prompt_cache])
+        # What makes room for it goes before it is evaluated, so that there is never one more.
         super().insert_cache(model, tokens, prompt_cache, **how)
+        if self.max_size:
+            mx.eval([layer.state for layer in prompt_cache])
 
     def fetch_nearest_cache(self, model: Any, tokens: list[int]) -> tuple[Any, list[int]]:
         cache, rest = super().fetch_nearest_cache(model, tokens)

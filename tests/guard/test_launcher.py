@@ -102,6 +102,32 @@ mx.clear_cache()
 print(json.dumps((mx.get_active_memory() - base) / one))
 """
 
+FULL = """
+import importlib.util, json, sys
+import mlx.core as mx
+from mlx_lm.models.cache import BatchKVCache
+spec = importlib.util.spec_from_file_location("launcher", sys.argv[1])
+launcher = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(launcher)
+mx.set_cache_limit(0)
+store = launcher.KeptPrefixes(int(sys.argv[2]))
+batch = BatchKVCache([0] * 4)
+batch.update_and_fetch(mx.ones((4, 4, 512, 64)), mx.ones((4, 4, 512, 64)))
+mx.eval(batch.state)
+one = batch.nbytes // 4
+base = mx.get_active_memory()
+for at in range(4):
+    store.insert_cache("m", [at], [batch.extract(at)], cache_type="assistant")
+print(json.dumps((mx.get_peak_memory() - base) / one))
+"""
+
+
+@pytest.mark.parametrize("entries", [0, 1, 3])
+def test_what_is_kept_is_never_one_more_than_was_said(entries: int) -> None:
+    """The oldest goes before the newest is evaluated: a plan counts so many and no more."""
+    words = [sys.executable, "-c", FULL, str(LAUNCHER), str(entries)]
+    assert float(subprocess.check_output(words, timeout=60)) == pytest.approx(entries, abs=0.1)
+
 
 def sequences_held(which: str) -> float:
     """Memory of so many sequences is alive after one of a batch of eight was kept."""
