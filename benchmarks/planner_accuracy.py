@@ -150,8 +150,8 @@ def serve(model, settings, requests, base) -> list[tuple[int, int]]:
         for response in responses:
             if response.finish_reason is not None:
                 busy -= 1
-                mx.eval([cache.state for cache in response.prompt_cache])
                 kept.insert_cache("model", response.all_tokens[:], response.prompt_cache)
+                mx.eval([cache.state for cache in response.prompt_cache])
                 response.prompt_cache = None
         del responses
         mx.synchronize()

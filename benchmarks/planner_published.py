@@ -180,7 +180,7 @@ def page(path: Path) -> str:
                 prompt_cache_entries=0,
             )
             kv = sequence_bytes(answer.rank(1), tokens, 2048)
-            parts = work(answer, settings, tokens, CUDA, fused=fused)
+            parts = work(answer, answer.rank(1), settings, tokens, CUDA, fused=fused)
             most = max(parts.values())
             ours = answer.rank(1).weights + kv + most
             peaks.append(

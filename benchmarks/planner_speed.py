@@ -25,15 +25,23 @@ from planner.traced import Kind, Program, Rank, Traced
 
 GIB = 2**30
 CARD = Gpu(name="NVIDIA H200", memory_bytes=143771 * 2**20, compute_capability="9.0")
-ROWS = tuple({"BST": 96 + at, "BS": 200000 - at, "BT": 4096} for at in range(4))
 PROGRAM = Program(
-    live={110: ROWS},
     runs=(
         (
             tuple(({"BS": at * 10**4}, {"BS": at * 10**4}, {"": 10**7}, 1) for at in range(40)),
             tuple(range(40)) * 70,
         ),
     ),
+)
+
+PROGRAMS = (
+    "admit kernels",
+    "admit fused",
+    "chunk kernels",
+    "chunk fused",
+    "join",
+    "roll",
+    "step",
 )
 
 
@@ -64,7 +72,7 @@ class Known:
             logits_row_bytes=300000,
             loading=0,
             ranks=ranks,
-            programs=dict.fromkeys(("kernels", "fused", "join", "roll", "step"), PROGRAM),
+            programs=dict.fromkeys(PROGRAMS, PROGRAM),
         )
 
 

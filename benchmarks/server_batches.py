@@ -138,9 +138,9 @@ class Batch:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest in any cache, those of a window included."""
+        """Tokens of the longest in any cache, those that went out of its window included."""
         return max(
-            (min(it.offset, it.room or 0) if it.kind.window else it.index for it in self.lengths),
+            (it.offset if it.kind.window else it.index for it in self.lengths),
             default=0,
         )
 

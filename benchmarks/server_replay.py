@@ -15,15 +15,14 @@ from server_batches import Batch, Request
 
 from planner.demand import Settings
 from planner.record import Record
-from planner.traced import Behind, Rank, Traced
+from planner.traced import Behind, Point, Rank, Traced
 
 TOKEN = 4  # bytes of a token that was seen (`TokenBuffer`)
 # Bytes of positions and paddings in a cache, and of each sequence there. An `ArraysCache` subtracts
 # from its paddings at each token, 4 bytes at a time that nobody evaluates.
 SMALL, SMALLER = 512, 16
 # What else than a plan's evaluations is traced for: methods of `planner.hollow.passes.Passes`.
-COPIES = ("append", "leave", "trim")  # of all that a cache has room for
-MOVES = ("still", "move", "go", *COPIES)
+MOVES = ("prefill", "enter", "still", "move", "go", "append", "leave", "trim")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,8 @@ class _Server:
         self.staying = 0  # of prompts that go with the next chunk
         self.scores = (0, 0)  # rows of this step and of the next
         self.peak = 0
-        self.flying = 0  # over what is held, of a token that is still on its way
+        self.entered = False  # a prompt has joined those being read, and nobody evaluated it yet
+        self.running: list[tuple[str, Point]] = []  # evaluations that nobody waited for
 
     @property
     def busy(self) -> bool:
@@ -94,7 +94,8 @@ class _Server:
 
     def next(self) -> Moment:
         """``BatchGenerator._next``."""
-        self.peak = self.flying = 0
+        self.peak = 0
+        self.running = []
         if self.answers.requests:
             self._generate()
         if len(self.answers.requests) < self._most:
@@ -113,31 +114,42 @@ class _Server:
     def _most(self) -> int:
         return max(self.settings.decode_concurrency, self.settings.prompt_concurrency)
 
-    def _note(self, name: str = "", of: Batch | None = None, step: int = 1, more: int = 0) -> int:
+    def _note(
+        self,
+        name: str = "",
+        of: Batch | None = None,
+        step: int = 1,
+        more: int = 0,
+        *,
+        waits: bool = True,
+    ) -> None:
         """An evaluation: what it needs comes on top of what is held after it.
 
-        ``more`` are bytes that were held before it and no longer after it.
+        ``more`` are bytes that were held before it and no longer after it. Where the server does
+        not wait for it, the device may still be at it in the next one.
         """
         over = 0
         if of is not None:
-            over = self.traced.over(
-                name,
-                Behind(lag=self.lag),
-                batch=len(of.requests),
-                step=step,
-                tokens=of.room if name in COPIES else of.tokens,
-                longest=of.longest,
+            behind, count = Behind(lag=self.lag), len(of.requests)
+            # What copies caches copies all that they have room for.
+            points = [Point(count, step, tokens) for tokens in {of.tokens, of.room}]
+            over = max(
+                self.traced.over(name, behind, point, longest=of.longest, after=self.running)
+                for point in points
             )
-        self.peak = max(self.peak, self.held + over + more + self.flying)
-        return over
+            if waits:
+                self.running = []
+            else:
+                self.running.append((name, max(points)))
+        self.peak = max(self.peak, self.held + over + more)
 
     def _generate(self) -> None:
         answers = self.answers
         grows = answers.step()
         self.scores = (self.scores[1], len(answers.requests))
-        self._note(self.next_step or "still", answers, more=self.leaving)
-        if grows:
-            self._note("step", answers, more=self.leaving)
+        # generate.py, `GenerationBatch._step`: a chunk does not wait for the token before it.
+        step = "step" if grows and not self.next_step else self.next_step or "still"
+        self._note(step, answers, more=self.leaving, waits=False)
         self.next_step, self.leaving = "", 0
         for request in answers.requests:
             request.answered += 1
@@ -146,9 +158,9 @@ class _Server:
         for at in ends:
             # Evaluated when it is kept, while the batch that it leaves is still whole.
             self.kept.append(Entry(entry(self.rank, answers.requests[at].done), batch, ends))
-            self._note()
             while len(self.kept) > self.settings.prompt_cache_entries:
                 self.kept.popleft()
+            self._note()
         if ends:
             before, index = answers.size, answers.tokens
             answers.keep([at for at in range(len(answers.requests)) if at not in ends])
@@ -167,6 +179,9 @@ class _Server:
             len(self.waiting),
         )
         if room > 0:
+            self.entered = self.prompts.longest > 0
+            # Views that those there have are copied with the next chunk only.
+            self.staying = self.prompts.beyond
             self.prompts.add([self.waiting.popleft() for _ in range(room)])
 
     def _move(self) -> None:
@@ -179,14 +194,13 @@ class _Server:
         moved.step()
         stays = bool(self.prompts.requests)
         # Whoever stays is copied with the next chunk only: until then all of it is there.
-        self.staying = before - self.prompts.size if stays else 0
+        self.staying = before + self.staying - self.prompts.size if stays else 0
         alone = replace(moved, lengths=[replace(it) for it in moved.lengths])
         longer = moved.tokens > self.answers.tokens and bool(self.answers.requests)
         first = not self.answers.requests
         self.answers.extend(moved)
         self.scores = (self.scores[0], self.scores[1] + len(alone.requests))
-        # generate.py, `GenerationBatch._step`: the chunk after it does not wait for it
-        self.flying = self._note("move" if stays else "go", alone, more=self.staying)
+        self._note("move" if stays else "go", alone, more=self.staying, waits=False)
         if not first:
             self.next_step = "join" if longer else "append"
 
@@ -196,9 +210,11 @@ class _Server:
         before = self.prompts.beyond + self.staying
         self.staying = 0
         self.prompts.prompt(chunk)
-        self._note("prefill", self.prompts, max(chunk), more=before)
-        if min(chunk) < max(chunk):
-            self._note("uneven", self.prompts, max(chunk), more=before)
+        uneven = min(chunk) < max(chunk)
+        name = "enter" if self.entered else "chunk" if uneven else "prefill"
+        self.entered = False
+        self._note(name, self.prompts, max(chunk), more=before)
+        if uneven:
             before = self.prompts.beyond
             self.prompts.finalize(chunk)
             self._note("roll", self.prompts, more=before - self.prompts.beyond)

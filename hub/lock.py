@@ -19,7 +19,7 @@ from planner.declared import Model
 from planner.record import Record
 from planner.traced import Traced
 
-FORMAT = 5
+FORMAT = 6
 
 
 class LockError(ValueError):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from planner.record import Record
-from planner.traced import Behind, Kind, Rank, Traced
+from planner.traced import Behind, Kind, Point, Rank, Traced
 
 GIB = 2**30
 STEP = 256  # tokens by which a cache grows (mlx_lm/models/cache.py, `KVCache.step`)
@@ -175,6 +175,17 @@ def entry_bytes(rank: Rank, tokens: int, step: int, *, batch: int = 1) -> int:
     return total
 
 
+def padded(settings: Settings, context: int) -> int:
+    """Tokens of the longest sequence in a batch, with its padding.
+
+    Prompts that are read together are padded to the longest chunk (generate.py,
+    ``PromptProcessingBatch.prompt``): where a token is left of the longest prompt and a whole chunk
+    of another, to nearly a chunk.
+    """
+    alone = settings.prompt_concurrency == 1
+    return context if alone else context + min(settings.prefill_step, context) - 1
+
+
 def need(
     traced: Traced,
     rank: Rank,
@@ -189,11 +200,11 @@ def need(
     sequences = settings.sequences if traced.batchable else 1
     prompts = settings.prompt_concurrency if traced.batchable else 1
     step = min(settings.prefill_step, context)
-    one = sequence_bytes(rank, context, settings.prefill_step)
+    one = sequence_bytes(rank, padded(settings, context), settings.prefill_step)
     entry = entry_bytes(rank, context, settings.prefill_step, batch=sequences)
     # While a pass makes new views, those of the pass before it are there too.
     before = prompts * viewed_bytes(rank, step, arrays_only=True)
-    passes = work(traced, settings, context, device, fused=fused)
+    passes = work(traced, rank, settings, context, device, fused=fused)
     return Need(
         weights=rank.weights,
         # With the scores of this step and of the next, and the tokens.
@@ -206,27 +217,42 @@ def need(
 
 
 def work(
-    traced: Traced, settings: Settings, context: int, device: Device, *, fused: bool = False
+    traced: Traced,
+    rank: Rank,
+    settings: Settings,
+    context: int,
+    device: Device,
+    *,
+    fused: bool = False,
 ) -> dict[str, int]:
-    """Bytes over weights and caches at the worst moment of each of the server's evaluations."""
+    """Bytes over weights and caches at the worst moment of each of the server's evaluations.
+
+    ``moved`` is the chunk after some prompts of a batch went to those generated for: the batch that
+    all of them lay in is there until those that stay are copied out of it, by that chunk
+    (generate.py, ``PromptProcessingBatch.split``), and what went is there twice.
+    """
     sequences = settings.sequences if traced.batchable else 1
     prompts = settings.prompt_concurrency if traced.batchable else 1
     step = min(settings.prefill_step, context)
-    on_gpu = "fused" if fused else "kernels"
-    points = {
-        on_gpu if device.commits else "prefill": (prompts, step),
-        "uneven": (prompts, step),
-        "roll": (prompts, 1),
-        "join": (sequences, 1),
-        "step": (sequences, 1),
-    }
-    found: dict[str, int] = {}
-    for name, (batch, tokens) in points.items():
-        if name not in traced.programs or (name in {"roll", "uneven"} and prompts == 1):
-            continue
-        if name == "uneven" and device.commits:
-            continue  # those of a GPU are recorded so
-        found[name] = traced.over(name, device.behind, batch=batch, step=tokens, tokens=context)
+    way = "" if not device.commits else " fused" if fused else " kernels"
+    longest = padded(settings, context) if traced.batchable else context
+    token = Point(sequences, 1, longest)
+    # A chunk does not wait for the token that those generated for get before it.
+    before = [("join", token)] if sequences > 1 else []
+
+    def chunk(batch: int) -> int:
+        return max(
+            traced.over(name + way, device.behind, Point(batch, step, longest), after=before)
+            for name in (("chunk", "admit") if batch > 1 else ("chunk",))
+        )
+
+    found = {name: traced.over(name, device.behind, token) for name in ("join", "step")}
+    found["chunk"] = chunk(prompts)
+    if prompts > 1:
+        one = sequence_bytes(rank, longest, settings.prefill_step)
+        stays = range(1, prompts)
+        found["moved"] = max((prompts - batch) * one + chunk(batch) for batch in stays)
+        found["roll"] = traced.over("roll", device.behind, Point(prompts, 1, longest))
     return found
 
 

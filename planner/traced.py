@@ -11,9 +11,9 @@ import json
 import math
 import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from planner.record import Record
 
@@ -22,11 +22,21 @@ from planner.record import Record
 Polynomial = Mapping[str, int]
 # Operations (what each takes, lets go and reads; its kernels), and in which order they come.
 Run = tuple[tuple[tuple[Polynomial, Polynomial, Polynomial, int], ...], tuple[int, ...]]
+# The same at a point, in bytes.
+Sized = tuple[tuple[tuple[int, int, int, int], ...], tuple[int, ...]]
 
 
-def value(polynomial: Polynomial, *, batch: int, step: int, tokens: int) -> int:
+class Point(NamedTuple):
+    """What an evaluation is of."""
+
+    batch: int  # sequences
+    step: int  # tokens of each
+    tokens: int  # of each in the cache after it
+
+
+def value(polynomial: Polynomial, point: Point) -> int:
     """A polynomial at a point, in bytes."""
-    values = {"B": batch, "S": step, "T": tokens}
+    values = {"B": point.batch, "S": point.step, "T": point.tokens}
     return sum(
         coefficient * math.prod(values[letter] for letter in term)
         for term, coefficient in polynomial.items()
@@ -72,8 +82,9 @@ class Kind(Record):
 class Behind(Record):
     """How far a device may be behind when MLX hands out buffers.
 
-    A CPU: ``lag`` dispatches. A GPU: ``commits`` command buffers, each of which is closed after
-    ``lag / commits`` kernels or after ``commit_bytes`` read, whatever comes first.
+    A CPU: ``lag`` dispatches, one for each operation and one for each kernel. A GPU: ``commits``
+    command buffers, each of which is closed after ``lag / commits`` kernels or after
+    ``commit_bytes`` read, whatever comes first.
     """
 
     lag: int
@@ -86,99 +97,128 @@ class Behind(Record):
 class Program(Record):
     """What one evaluation of the server's needs over weights and caches, counted on its graph.
 
-    MLX hands out buffers before the device has used up the last ones. ``live`` has, for a number of
-    dispatches that a CPU may be behind, the polynomials of which the largest is the peak. For a GPU
-    there are ``runs``, of which whichever takes the most counts. Where the graph has a part for
-    each token (``fitted``), ``live`` has numbers of kernels for a GPU, too, and ``reads`` what all
-    of them read.
+    MLX hands out buffers before the device has used up the last ones, so that a recording is worked
+    off operation by operation: ``tasks`` by a CPU, ``runs`` by a GPU; of several, whichever takes
+    the most counts. Where the graph has a part for each token (``fitted``), there are polynomials
+    in ``live`` instead, by how far a device may be behind, and ``reads`` is what all of it reads on
+    a GPU.
     """
 
-    live: Mapping[int, tuple[Polynomial, ...]]
+    tasks: tuple[Run, ...] = ()
     runs: tuple[Run, ...] = ()
+    live: Mapping[int, tuple[Polynomial, ...]] = field(default_factory=dict)
     kernels: int = 0
     reads: Polynomial = field(default_factory=dict)
     fitted: bool = False
-    # What was asked before: the same model is placed on many hosts under the same settings.
-    _asked: dict[tuple[Behind, int, int, int], int] = field(
-        default_factory=dict, init=False, compare=False, repr=False
-    )
 
-    def peak(self, behind: Behind, *, batch: int, step: int, tokens: int) -> int:
-        """Bytes at the worst moment, at least."""
-        asked = (behind, batch, step, tokens)
-        if asked not in self._asked:
-            found = [0]
-            if behind.commits:
-                found += [_in_buffers(run, behind, batch, step, tokens) for run in self.runs]
-            if self.fitted or not behind.commits:
-                found += self._polynomials(behind, batch, step, tokens)
-            self._asked[asked] = max(found)
-        return self._asked[asked]
+    def peak(self, behind: Behind, point: Point, after: Sequence[Sized] = ()) -> int:
+        """Bytes at the worst moment, at least, where the device is still at what came before."""
+        found = [_most(behind, (*after, each)) for each in self.sized(behind, point)]
+        return max(0, *found, *(self._polynomials(behind, point) if self.live else ()))
 
-    def _polynomials(self, behind: Behind, batch: int, step: int, tokens: int) -> list[int]:
+    def sized(self, behind: Behind, point: Point) -> list[Sized]:
+        """The recordings of what ``behind`` is of, in bytes."""
+        return [
+            (
+                tuple(
+                    (value(a, point), value(b, point), value(c, point), n) for a, b, c, n in kinds
+                ),
+                order,
+            )
+            for kinds, order in (self.runs if behind.commits else self.tasks)
+        ]
+
+    def _polynomials(self, behind: Behind, point: Point) -> list[int]:
         """By those for a lag that is as large, or the largest known."""
         lag = behind.lag
         if behind.commits:
             # Operations differ, and the average of what they read may mislead.
-            read = max(1, value(self.reads, batch=batch, step=step, tokens=tokens))
+            read = max(1, value(self.reads, point))
             closed = -(-behind.commits * behind.commit_bytes * self.kernels // read)
             lag = min(lag, max(closed, behind.least_lag))
         known = sorted(self.live)
         chosen = next((each for each in known if each >= lag), known[-1])
-        return [value(p, batch=batch, step=step, tokens=tokens) for p in self.live[chosen]]
+        return [value(p, point) for p in self.live[chosen]]
 
     def to_json(self) -> dict[str, object]:
-        data: dict[str, object] = {
-            "live": {str(lag): [dict(row) for row in rows] for lag, rows in self.live.items()}
-        }
-        if self.runs:
-            data["packed"] = pack(self.runs)
+        made: dict[str, object] = {}
+        for name in ("tasks", "runs"):
+            if getattr(self, name):
+                made[name] = pack(getattr(self, name))
         if self.fitted:
-            data |= {"kernels": self.kernels, "reads": dict(self.reads), "fitted": True}
-        return data
+            live = {str(lag): [dict(row) for row in rows] for lag, rows in self.live.items()}
+            made |= {"live": live, "kernels": self.kernels, "reads": dict(self.reads)}
+        return made
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Program:
         return cls(
-            live={int(lag): tuple(map(dict, rows)) for lag, rows in data["live"].items()},
-            runs=tuple(
-                (
-                    tuple((dict(a), dict(b), dict(c), int(kernels)) for a, b, c, kernels in kinds),
-                    tuple(order),
-                )
-                for kinds, order in (unpack(data["packed"]) if "packed" in data else ())
-            ),
+            tasks=_runs(data.get("tasks")),
+            runs=_runs(data.get("runs")),
+            live={int(lag): tuple(map(dict, rows)) for lag, rows in data.get("live", {}).items()},
             kernels=int(data.get("kernels", 0)),
             reads=dict(data.get("reads", {})),
-            fitted=bool(data.get("fitted", False)),
+            fitted="live" in data,
         )
 
 
-def _in_buffers(run: Run, behind: Behind, batch: int, step: int, tokens: int) -> int:
-    """Work the operations off; what is done with is given back when its buffer is."""
-    operations, order = run
-    sizes = [
-        (*(value(p, batch=batch, step=step, tokens=tokens) for p in polynomials), kernels)
-        for *polynomials, kernels in operations
-    ]
-    most_kernels = behind.lag // behind.commits
-    outstanding: deque[int] = deque()  # bytes that each command buffer gives back
-    live = most = back = read = launched = 0
-    end = sum(sizes[at][0] - sizes[at][1] for at in order)
-    for at in order:
-        taken, done, reads, kernels = sizes[at]
-        live += taken
-        most = max(most, live)
-        back += done
-        read += reads
-        launched += kernels
-        if launched > most_kernels or read > behind.commit_bytes:
-            outstanding.append(back)
-            back = read = launched = 0
-            if len(outstanding) == behind.commits:
-                live -= outstanding.popleft()
-    # From the end: caches are then as long as they will be, and are counted elsewhere.
-    return max(0, most - end)
+def _runs(packed: str | None) -> tuple[Run, ...]:
+    return tuple(
+        (
+            tuple((dict(a), dict(b), dict(c), int(number)) for a, b, c, number in kinds),
+            tuple(order),
+        )
+        for kinds, order in (unpack(packed) if packed else ())
+    )
+
+
+def _most(behind: Behind, runs: Sequence[Sized]) -> int:
+    """Work off ``runs``, one after the other; of the last, the most that is taken meanwhile.
+
+    Counted from the end of it: caches are then as long as they will be, and are counted elsewhere.
+    """
+    queue = _Queue(behind)
+    most = live = end = 0
+    for kinds, order in runs:
+        live -= end  # what the last one leaves is counted elsewhere
+        most = end = 0
+        for at in order:
+            taken, done, read, number = kinds[at]
+            live += taken
+            most = max(most, live)
+            live -= queue.give(done, read, number)
+            end += taken - done
+    return most - end
+
+
+class _Queue:
+    """What a device has been given to do and has not done."""
+
+    def __init__(self, behind: Behind) -> None:
+        self.behind = behind
+        self.clock = 0  # of a CPU: dispatches
+        self.waits: deque[tuple[int, int]] = deque()  # when it is over, and bytes
+        self.back = self.read = self.launched = 0  # of a GPU's command buffer that is being filled
+
+    def give(self, done: int, read: int, number: int) -> int:
+        """An operation of ``number`` dispatches or kernels; bytes that are free after it."""
+        behind = self.behind
+        free = 0
+        if not behind.commits:
+            self.clock += number
+            self.waits.append((self.clock + behind.lag, done))
+            while self.waits and self.waits[0][0] <= self.clock:
+                free += self.waits.popleft()[1]
+            return free
+        self.back += done
+        self.read += read
+        self.launched += number
+        if self.launched > behind.lag // behind.commits or self.read > behind.commit_bytes:
+            self.waits.append((0, self.back))
+            self.back = self.read = self.launched = 0
+            if len(self.waits) == behind.commits:
+                free = self.waits.popleft()[1]
+        return free
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +256,8 @@ class Traced(Record):
     # Of the whole model: a rank's own are smaller.
     programs: Mapping[str, Program]
     assumed: tuple[str, ...] = ()  # what was not read from the checkpoint, and from where it is
+    # What was asked before: the same model is placed on many hosts under the same settings.
+    _asked: dict[Any, int] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def batchable(self) -> bool:
@@ -230,26 +272,41 @@ class Traced(Record):
         self,
         name: str,
         behind: Behind,
+        point: Point,
         *,
-        batch: int,
-        step: int,
-        tokens: int,
         longest: int | None = None,
+        after: Sequence[tuple[str, Point]] = (),
     ) -> int:
         """Bytes over weights and caches in the evaluation ``name``, 0 where there is none.
 
         A model with a window has two recordings, of contexts within it and past it. Past it by up
         to a step nothing is cut off yet, so that each is an upper bound. ``longest`` are the tokens
         in a cache with a window, where those are not as many (None) as in one that keeps them all.
+        ``after`` are evaluations that the device may still be at, since nobody waited for them.
         """
-        longest = longest or tokens
+        asked = (name, behind, point, longest, tuple(after))
+        if asked not in self._asked:
+            before: list[Sized] = []
+            for earlier, where in after:
+                for program, at in self._programs(earlier, where, None)[:1]:
+                    before += program.sized(behind, at)[:1]
+            programs = self._programs(name, point, longest)
+            found = [program.peak(behind, at, before) for program, at in programs]
+            self._asked[asked] = min(found, default=0)
+        return self._asked[asked]
+
+    def _programs(
+        self, name: str, point: Point, longest: int | None
+    ) -> list[tuple[Program, Point]]:
+        """Those that are upper bounds of the evaluation ``name``, and what to ask them for."""
+        longest = longest or point.tokens
         past, within = (self.programs.get(key) for key in (name, f"{name} within"))
-        found = []
-        if within and (past is None or longest < self._window + step):
-            found.append(within.peak(behind, batch=batch, step=step, tokens=longest))
+        found: list[tuple[Program, Point]] = []
         if past and (not within or longest > self._window):
-            found.append(past.peak(behind, batch=batch, step=step, tokens=tokens))
-        return min(found, default=0)
+            found.append((past, point))
+        if within and (past is None or longest < self._window + point.step):
+            found.append((within, point._replace(tokens=longest)))
+        return found
 
     @property
     def _window(self) -> int:
@@ -259,7 +316,8 @@ class Traced(Record):
         return min((kind.window for kind in kinds if kind.window), default=0)
 
     def to_json(self) -> dict[str, object]:
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        names = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
+        fields = {name: getattr(self, name) for name in names}
         ranks = {
             str(size): rank if isinstance(rank, str) else rank.to_json()
             for size, rank in sorted(self.ranks.items())

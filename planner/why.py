@@ -93,7 +93,8 @@ def _rules(
                 f"{settings.prompt_concurrency} prompts x {settings.prefill_step} tokens, "
                 f"{settings.prompt_cache_entries} kept"
             )
-            parts = work(traced, settings, model.context, device, fused=attention(traced, space)[0])
+            fused = attention(traced, space)[0]
+            parts = work(traced, able.rank, settings, model.context, device, fused=fused)
             worst = max(parts, key=lambda part: parts[part], default="loading")
             yield (
                 f"    {told}: weights {gib(need.weights)} + KV {gib(need.kv)} + kept "

@@ -14,7 +14,7 @@ from mlx_lm.models import cache as caches
 
 from planner.hollow import graph
 from planner.hollow.model import leaves
-from planner.hollow.symbols import Point
+from planner.traced import Point
 
 STEP = 256  # tokens by which caches grow; the edges of what they make
 ROPE = mx.fast.rope  # in its parts, as the CPU has it
@@ -55,17 +55,47 @@ class Passes:
         """``point.step`` tokens of each prompt (generate.py, ``PromptProcessingBatch.prompt``)."""
         made = self._grown(point.batch, point.tokens - point.step)
         if uneven and self.merged and point.batch > 1:
-            for cache in made:
-                cache.prepare(
-                    lengths=[point.step] * (point.batch - 1) + [point.step - 1],
-                    right_padding=[0] * (point.batch - 1) + [1],
-                )
+            self._prepare(made, point)
 
         def run(tokens: mx.array) -> list[mx.array]:
             self.model(tokens, cache=made)
             return []
 
         return self._record(made, run, (point.batch, point.step))
+
+    @staticmethod
+    def _prepare(made: Caches, point: Point) -> None:
+        """The last prompt is a token shorter than all others."""
+        for cache in made:
+            cache.prepare(
+                lengths=[point.step] * (point.batch - 1) + [point.step - 1],
+                right_padding=[0] * (point.batch - 1) + [1],
+            )
+
+    def enter(self, point: Point) -> graph.Graph:
+        """``uneven`` after a prompt that nothing is cached of has joined those being read."""
+        return self._after_one_more(point, (point.batch - 1, point.tokens - point.step), 0)
+
+    def admit(self, point: Point) -> graph.Graph:
+        """The same after one of which a part is kept (``PromptProcessingBatch.extend``).
+
+        What is kept is longer than the batch, so that the batch is copied twice.
+        """
+        before = point.tokens - point.step
+        return self._after_one_more(point, (point.batch - 1, before - 1), before)
+
+    def _after_one_more(self, point: Point, of: tuple[int, int], kept: int) -> graph.Graph:
+        made = self._grown(*of)
+        alone = self._grown(1, kept)
+
+        def run(tokens: mx.array) -> list[mx.array]:
+            for mine, theirs in zip(made, alone, strict=True):
+                mine.extend(theirs)
+            self._prepare(made, point)
+            self.model(tokens, cache=made)
+            return []
+
+        return self._record(made, run, (point.batch, point.step), kept=alone)
 
     def step(self, point: Point) -> graph.Graph:
         """One token for each sequence, where all caches are full and must grow."""
@@ -168,12 +198,14 @@ class Passes:
         scores = last - mx.logsumexp(last, axis=-1, keepdims=True)
         return [scores, mx.argmax(scores, axis=-1)]
 
-    def _grown(self, batch: int, tokens: int, *, room: int = 0) -> Caches:
+    def _grown(
+        self, batch: int, tokens: int, *, room: int = 0, merged: bool | None = None
+    ) -> Caches:
         """The model's caches after ``tokens`` tokens of each of ``batch`` sequences.
 
         Of the last, where they keep all, ``room`` are yet to come.
         """
-        made = self._empty(batch)
+        made = self._empty(batch, merged=self.merged if merged is None else merged)
         for cache, example in zip(leaves(made), self.examples, strict=True):
             if hasattr(example, "keys"):
                 if example.keys is None or tokens <= 0:
@@ -197,12 +229,12 @@ class Passes:
             put(holder, key, mx.zeros(array.shape, array.dtype))
         return made
 
-    def _empty(self, batch: int) -> Caches:
+    def _empty(self, batch: int, *, merged: bool) -> Caches:
         made: Caches = caches.make_prompt_cache(self.model)
         for cache in leaves(made):
             if self.within and hasattr(cache, "max_size"):
                 cache.max_size = 2**30
-        if self.merged:
+        if merged:
             made = [cache.merge([copy.copy(cache)] * batch) for cache in made]
         return made
 
@@ -213,11 +245,12 @@ class Passes:
         tokens: tuple[int, int],
         *,
         gone: Caches | None = None,
+        kept: Caches | None = None,
         spent: bool = True,
     ) -> graph.Graph:
         flat: Any = tree_flatten(self.model.parameters())
         arrays: dict[str, mx.array] = {f"p.{name}": array for name, array in flat}
-        places = [*slots("c", made), *slots("g", gone or [])]
+        places = [*slots("c", made), *slots("g", gone or []), *slots("k", kept or [])]
         arrays |= {name: get(holder, key) for name, holder, key in places}
         arrays["tokens"] = mx.zeros(tokens, mx.int32)
 

@@ -13,11 +13,14 @@ from mlx.utils import tree_flatten
 from planner.hollow import passes, work
 from planner.hollow.graph import Graph
 from planner.hollow.model import leaves
-from planner.hollow.symbols import Point, Unclear, primes
+from planner.hollow.symbols import Unclear, primes
+from planner.traced import Point
 
 STEP = passes.STEP
 BY_TOKEN = (64, 128)  # steps to record at where the graph has a part for each token
 FAR = (2**16, 2**17)  # tokens at which attention takes more than anything else, in any architecture
+CHUNKS = ("prefill", "enter")  # which of the moves are of a prompt, not of a token
+EMPTY = ("chunk", "prefill")  # which may be the first of a prompt
 Record = Callable[[Point], Graph]
 Programs = dict[str, dict[str, Any]]
 
@@ -34,10 +37,11 @@ def programs(
     """What the server's evaluations need over weights and caches.
 
     ``merged``: the server generates in batches; ``batched``: of more than one sequence; ``gpu``:
-    for GPUs too, not for this CPU only; ``moves``: further methods of ``Passes``, of a token for
-    each sequence, that a plan has no use for: ``join`` takes at least as much.
+    for GPUs too, not for this CPU only; ``moves``: further methods of ``Passes`` that a plan has no
+    use for: ``join`` and ``admit`` take at least as much.
 
-    ``prefill`` on a CPU, ``kernels`` on a GPU, ``fused`` on one with a kernel for attention;
+    ``chunk`` of prompts, ``admit`` after one more has joined those being read; on a CPU as they are
+    called, ``… kernels`` on a GPU, ``… fused`` on one with a kernel for attention;
     ``step`` of generation, ``join`` of a sequence to those generated for, ``roll`` of uneven
     prompts.
     """
@@ -55,40 +59,43 @@ def programs(
     # Of the length of a step that servers are told, and divides no dimension either.
     middle = next(n for n in (257, 263, 269, 271) if all(size % n for size in dimensions if size))
     ways = _Ways(prime, windows, middle=middle, batched=batched, gpu=gpu)
-    # Caches of these kinds do more where prompts are uneven.
-    uneven = batched and any(
-        hasattr(cache, "max_size") or not hasattr(cache, "keys") for cache in leaves(list(examples))
-    )
-    made = _all(server, ways, uneven=uneven, moves=moves)
+    made = _all(server, ways, moves=moves)
     if rotates:
         server = passes.Passes(model, examples, merged=merged, within=True)
         near = _Ways(prime, set(), middle=middle, batched=batched, gpu=gpu)
-        short = _all(server, near, uneven=batched, moves=moves)
-        made |= {f"{name} within": program for name, program in short.items()}
+        made |= {f"{name} within": it for name, it in _all(server, near, moves=moves).items()}
     return {name: work.packed(program) for name, program in made.items()}
 
 
-def _all(server: passes.Passes, ways: _Ways, *, uneven: bool, moves: Sequence[str]) -> Programs:
+def _all(server: passes.Passes, ways: _Ways, *, moves: Sequence[str]) -> Programs:
     made: Programs = {}
-    if uneven:
-        made["uneven"] = ways.program(server.uneven, lags=work.ON_CPU)
-    # Where the graph has a part for each token, a recording takes a minute: one has to do for both.
-    by_token = uneven and ways.unrolled == BY_TOKEN[0]
-    made["prefill"] = made["uneven"] if by_token else ways.program(server.prefill, lags=work.ON_CPU)
-    worst = server.uneven if ways.batched else server.prefill
-    if ways.gpu:
+    if ways.batched:
+        chunks = {"chunk": server.uneven, "admit": server.admit}
+        wanted = {name: getattr(server, name) for name in CHUNKS if name in moves}
+    else:
+        chunks = {"chunk": server.prefill}
+        wanted = {}
+    for name, record in {**chunks, **wanted}.items():
+        # Where the graph has a part for each token, a recording takes a minute: one does for all.
+        one = made.get("chunk") if ways.by_token else None
+        made[name] = one or ways.program(record, lags=work.ON_CPU, empty=name in EMPTY)
+    for name, record in chunks.items() if ways.gpu else ():
+        one = made.get("chunk kernels") if ways.by_token else None
         with passes.kernels(attention=False):
-            made["kernels"] = ways.program(worst, lags=work.ON_GPU)
-        made["fused"] = made["kernels"]
+            made[f"{name} kernels"] = one or ways.program(
+                record, lags=work.ON_GPU, empty=name in EMPTY
+            )
+        made[f"{name} fused"] = made[f"{name} kernels"]
         if not ways.unrolled:
             with passes.kernels(attention=True):
-                made["fused"] = ways.program(worst, lags=work.ON_GPU)
+                made[f"{name} fused"] = ways.program(record, lags=work.ON_GPU, empty=name in EMPTY)
     if ways.batched:
         made["join"] = ways.program(server.join, step=1)
         made["roll"] = ways.program(server.roll, step=1)
     made["step"] = ways.program(server.step, step=1)
     for name in moves if ways.batched else ():
-        made[name] = ways.program(getattr(server, name), step=1)
+        if name not in CHUNKS:
+            made[name] = ways.program(getattr(server, name), step=1)
     return made
 
 
@@ -108,10 +115,23 @@ class _Ways:
         self.edges = small | around | {w + d for w in windows for d in (-2, -1, 0, 1)}
         self.far = -(-max(windows, default=0) // STEP) * STEP
 
+    @property
+    def by_token(self) -> bool:
+        """Whether the graph has a part for each token."""
+        return self.unrolled == BY_TOKEN[0]
+
     def program(
-        self, record: Record, *, step: int | None = None, lags: Sequence[int] = ()
+        self,
+        record: Record,
+        *,
+        step: int | None = None,
+        lags: Sequence[int] = (),
+        empty: bool = False,
     ) -> dict[str, Any]:
-        """The polynomials of what ``record`` records; ``step`` where it is always that."""
+        """The polynomials of what ``record`` records; ``step`` where it is always that.
+
+        ``empty``: it may go into empty caches, too.
+        """
         lags = lags or (work.ON_BOTH if self.gpu else work.ON_CPU)
         # Many sequences: experts are sorted from 64 tokens on, and that takes the most.
         many = 3 if step is None else 71
@@ -131,11 +151,11 @@ class _Ways:
                 )
                 others = [(small, check)] if small is not None else []
                 made = work.program(record(prime), prime, self.edges, others, lags)
-                if step is None and not self.far:
-                    # Into empty caches there is less to do, so that the device is more layers
-                    # behind, with all that is in them.
-                    empty = Point(prime.batch, prime.step, prime.step)
-                    first = work.program(record(empty), empty, self.edges, (), lags)
+                if empty and not self.far:
+                    # There is less to do then, so that the device is more layers behind, with all
+                    # that is in them.
+                    where = Point(prime.batch, prime.step, prime.step)
+                    first = work.program(record(where), where, self.edges, (), lags)
                     made = work.either(made, first)
                 return made
         return self._fitted(record, step, lags)
@@ -168,7 +188,7 @@ class _Ways:
                 reads = work.fitted({point: size for point, (size, _) in read.items()})
                 kernels = min(count for _, count in read.values())
         live = {lag: [row[lag] for row in rows] for lag in lags}
-        made = {"live": live, "kernels": kernels, "reads": reads, "fitted": True}
+        made = {"live": live, "kernels": kernels, "reads": reads}
         if step is None and not chunked:
             with contextlib.suppress(Unclear):
                 made = work.either(made, self._between(record, lags))

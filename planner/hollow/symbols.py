@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+from planner.traced import Point
 
 # All products that occur: a batch once, tokens of the step twice (attention within a step).
 TERMS = ("", "B", "S", "T", "BS", "BT", "ST", "SS", "BST", "BSS", "TT", "BTT")
@@ -23,17 +24,10 @@ class Unclear(ValueError):  # noqa: N818 -- not an error: the caller has another
     """Sizes that are no polynomials of this kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """Where a pass is recorded."""
-
-    batch: int
-    step: int
-    tokens: int
-
-    def terms(self) -> Row:
-        values = {"B": self.batch, "S": self.step, "T": self.tokens}
-        return tuple(math.prod(values[letter] for letter in term) for term in TERMS)
+def terms(point: Point) -> Row:
+    """What each of ``TERMS`` is at ``point``."""
+    values = {"B": point.batch, "S": point.step, "T": point.tokens}
+    return tuple(math.prod(values[letter] for letter in term) for term in TERMS)
 
 
 def primes(dimensions: Collection[int], *, batched: bool) -> Point:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from planner.hollow.graph import Graph, Made, Run, replay, size
-from planner.hollow.symbols import INDEX, TERMS, Point, Unclear, row
-from planner.traced import pack
+from planner.hollow.symbols import INDEX, TERMS, Unclear, row, terms
+from planner.traced import Point, pack
 
 Matrix = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -18,14 +18,6 @@ Matrix = np.ndarray[Any, np.dtype[np.int64]]
 ON_CPU = (110,)
 ON_GPU = (220, 330, 440, 660, 1100)
 ON_BOTH = ON_CPU + ON_GPU
-# Points that a plan may ask for: a polynomial that is the largest at none of them is left out.
-ASKED = tuple(
-    Point(batch, step, tokens)
-    for batch in (1, 4, 32)
-    for step in (1, 256, 512, 2048)
-    for tokens in (2**9, 2**10, 2**11, 2**12, 2**13, 2**15, 2**17, 2**20)
-    if step <= tokens
-)
 
 
 def program(
@@ -47,19 +39,21 @@ def program(
     rows = np.array([known[array.shape, array.item] for array in arrays], dtype=np.int64)
     for other, where in others:
         _agree(graph, rows, arrays, other, where)
-    made: dict[str, Any] = {"live": {}}
-    if dispatches := [lag for lag in lags if lag in ON_CPU]:
-        run = _run(graph, cpu=True)
-        made["live"] = {lag: [named(r) for r in _peaks(run, rows, at, lag)] for lag in dispatches}
-    if set(lags) & set(ON_GPU):
-        made |= _operations(_run(graph, cpu=False), rows, at)
-    return made
+    ways = {"tasks": ON_CPU, "runs": ON_GPU}
+    return {
+        name: [_operations(_run(graph, cpu=known == ON_CPU), rows, at, cpu=known == ON_CPU)]
+        for name, known in ways.items()
+        if set(lags) & set(known)
+    }
 
 
-def _operations(run: Run, rows: Matrix, at: Mapping[str, int]) -> dict[str, Any]:
-    """Each operation that is one on a GPU: what it takes, gives back and reads, and its kernels."""
+def _operations(run: Run, rows: Matrix, at: Mapping[str, int], *, cpu: bool) -> list[Any]:
+    """What each operation takes, gives back and reads, its dispatches or kernels; their order."""
     parts = [_summed(moments, rows, at) for moments in (run.taken, run.done, run.reads)]
-    whole = np.hstack([*parts, np.array(run.kernels, dtype=np.int64)[:, None]])
+    if cpu:
+        parts[2][:] = 0  # nobody asks
+    number = run.dispatches if cpu else run.kernels
+    whole = np.hstack([*parts, np.array(number, dtype=np.int64)[:, None]])
     whole = whole[whole.any(axis=1)]
     kinds, order = np.unique(whole, axis=0, return_inverse=True)
     split = [np.split(kind[:-1], 3) for kind in kinds]
@@ -67,20 +61,19 @@ def _operations(run: Run, rows: Matrix, at: Mapping[str, int]) -> dict[str, Any]
         (*map(named, polynomials), int(kind[-1]))
         for polynomials, kind in zip(split, kinds, strict=True)
     ]
-    return {"runs": [[operations, order.ravel().tolist()]]}
+    return [operations, order.ravel().tolist()]
 
 
 def either(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Two recordings of a pass, of which whichever takes the most counts."""
-    live = {lag: [*rows, *other["live"].get(lag, ())] for lag, rows in one["live"].items()}
-    runs = [*one.get("runs", ()), *other.get("runs", ())]
-    return {**one, "live": live, "runs": runs}
+    both = {name: [*one.get(name, ()), *other.get(name, ())] for name in ("tasks", "runs")}
+    return {**one, **both}
 
 
 def packed(program: Mapping[str, Any]) -> dict[str, Any]:
     """The same as the lock has it."""
-    data = {key: value for key, value in program.items() if key != "runs"}
-    return {**data, "packed": pack(program["runs"])} if program.get("runs") else data
+    kept = {name: value for name, value in program.items() if value}
+    return {**kept, **{name: pack(kept[name]) for name in ("tasks", "runs") if name in kept}}
 
 
 def _run(graph: Graph, *, cpu: bool) -> Run:
@@ -98,7 +91,7 @@ def _agree(graph: Graph, rows: Matrix, arrays: Sequence[Made], other: Graph, whe
         raise Unclear("the operations depend on the step")
     seen = [array for step in other.operations for array in step.makes]
     seen += other.given.values()
-    for counted, mine, theirs in zip(rows @ np.array(where.terms()), arrays, seen, strict=True):
+    for counted, mine, theirs in zip(rows @ np.array(terms(where)), arrays, seen, strict=True):
         if int(counted) != size(theirs):
             raise Unclear(f"an array of {mine.shape} here is one of {theirs.shape} there")
 
@@ -129,21 +122,6 @@ def _summed(moments: Sequence[Sequence[Made]], rows: Matrix, at: Mapping[str, in
         index, which = np.array(pairs).T
         np.add.at(total, index, rows[which])
     return total
-
-
-def _peaks(run: Run, rows: Matrix, at: Mapping[str, int], lag: int) -> list[tuple[int, ...]]:
-    taken, done = _summed(run.taken, rows, at), _summed(run.done, rows, at)
-    back = _summed(changes(run, lag), rows, at) if lag else done
-    # What is given back at an operation is free for the next. Counted from the end: caches are
-    # then as long as they will be, and are counted elsewhere.
-    live = taken.cumsum(axis=0) - back.cumsum(axis=0) + back
-    live -= (taken - done).sum(axis=0)
-    if not len(live):
-        return []
-    live = np.unique(live, axis=0)
-    terms = np.array([point.terms() for point in ASKED], dtype=np.float64).T
-    chosen = np.unique((live.astype(np.float64) @ terms).argmax(axis=0))
-    return [tuple(map(int, live[index])) for index in chosen]
 
 
 def peaks(graph: Graph, lags: Sequence[int]) -> dict[int, int]:
@@ -180,9 +158,7 @@ def fitted(values: Mapping[Point, int]) -> dict[str, int]:
         )
         if len(many) > 1
     ]
-    terms = [t for t in TERMS if len(set(t)) == len(t) and set(t) <= set(varies)]
-    matrix = np.array(
-        [[p.terms()[INDEX[term]] for term in terms] for p in values], dtype=np.float64
-    )
+    asked = [t for t in TERMS if len(set(t)) == len(t) and set(t) <= set(varies)]
+    matrix = np.array([[terms(p)[INDEX[term]] for term in asked] for p in values], dtype=np.float64)
     solved = np.linalg.lstsq(matrix, np.array(list(values.values()), dtype=np.float64), rcond=None)
-    return {term: round(v) for term, v in zip(terms, solved[0], strict=True) if round(v)}
+    return {term: round(v) for term, v in zip(asked, solved[0], strict=True) if round(v)}

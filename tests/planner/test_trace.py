@@ -13,11 +13,12 @@ from hub.making import _local_header
 from planner.demand import CPU
 from planner.hollow import __main__ as hollow
 from planner.hollow import program
-from planner.traced import Behind, Program, Rank, Traced
+from planner.traced import Behind, Point, Program, Rank, Traced
 from tests.planner import llama
 
 # What `benchmarks/server_replay.py` has traced on top.
 MOVES = ("still", "append", "leave", "trim", "move", "go")
+CHUNKS = ("prefill", "enter")
 
 
 def trace(directory):
@@ -41,17 +42,19 @@ def test_a_plan_counts_no_less_than_what_comes_and_goes_takes(tmp_path):
     directory = llama.write(tmp_path / "small")
     mx.set_default_device(mx.cpu)
     with program.cpu():
-        traced = Traced.from_json(hollow.trace(directory, [1], gpu=False, moves=MOVES))
+        traced = Traced.from_json(hollow.trace(directory, [1], gpu=False, moves=MOVES + CHUNKS))
     (kind,) = traced.rank(1).kinds
     for batch, tokens in itertools.product((2, 8, 32), (512, 4096, 65536)):
-        point = {"batch": batch, "step": 1, "tokens": tokens}
         caches = kind.count * kind.token_bytes * tokens
-        most = traced.over("join", CPU.behind, **point) + batch * caches
+        most = traced.over("join", CPU.behind, Point(batch, 1, tokens)) + batch * caches
         for name in MOVES:
             # Who leaves is there before, and no longer after it.
-            left = name in {"leave", "trim"}
-            there = {**point, "batch": batch - left}
-            assert traced.over(name, CPU.behind, **there) + there["batch"] * caches <= most, name
+            left = batch - (name in {"leave", "trim"})
+            assert traced.over(name, CPU.behind, Point(left, 1, tokens)) + left * caches <= most
+        chunk = Point(batch, 256, tokens)
+        most = max(traced.over(name, CPU.behind, chunk) for name in ("chunk", "admit"))
+        for name in CHUNKS:
+            assert traced.over(name, CPU.behind, chunk) <= 1.005 * most
 
 
 def test_planning_loads_neither_mlx_nor_a_hub_client():
@@ -84,9 +87,9 @@ def test_an_architecture_that_ends_the_process_is_refused_in_its_own_words(tmp_p
 def in_buffers(**behind):
     """The peak of ten operations that take 10 bytes each and let them go, reading 5."""
     one = ({"B": 10}, {"B": 10}, {"": 5}, 1)
-    program = Program(live={}, runs=(((one,), (0,) * 10),))
+    program = Program(runs=(((one,), (0,) * 10),))
     behind = Behind(**{"lag": 4, "commit_bytes": 1000, "commits": 2, **behind})
-    return program.peak(behind, batch=1, step=1, tokens=1)
+    return program.peak(behind, Point(1, 1, 1))
 
 
 def test_a_gpu_gives_back_what_is_done_with_a_command_buffer_at_a_time():
@@ -101,11 +104,11 @@ def test_a_gpu_gives_back_what_is_done_with_a_command_buffer_at_a_time():
 def test_operations_outlive_the_lock():
     """Some thousand of a few kinds are kept as one short string."""
     kinds = tuple(({"BS": at}, {"BS": at}, {"": at}, 1) for at in range(1, 40))
-    program = Program(live={110: ({"B": 1},)}, runs=((kinds, (*range(39),) * 80),))
+    program = Program(tasks=((kinds, (0, 1)),), runs=((kinds, (*range(39),) * 80),))
 
     kept = json.loads(json.dumps(program.to_json()))
 
     assert Program.from_json(kept) == program
-    assert len(kept["packed"]) < 1000
+    assert len(kept["runs"]) < 1000
     with pytest.raises(ValueError, match="packed"):
-        Program.from_json({**kept, "packed": "AAAA"})
+        Program.from_json({**kept, "runs": "AAAA"})
