@@ -47,8 +47,8 @@ def one(name: str) -> dict[str, object]:
     import planner_models
     from mlx.utils import tree_flatten, tree_map
     from mlx_lm.utils import load_model
-    from server_replay import MOVES, replay
 
+    from benchmarks.server_replay import MOVES, replay
     from hub.checkpoint import write_hollow
     from hub.making import _local_header
     from planner.demand import CPU, Settings, need

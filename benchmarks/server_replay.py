@@ -11,8 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from server_batches import Batch, Request
-
+from benchmarks.server_batches import Batch, Request
 from planner.demand import Settings
 from planner.record import Record
 from planner.traced import Behind, Point, Rank, Traced

@@ -215,7 +215,10 @@ def out_of_memory(victim: Victim) -> None:
     killed = (group / "memory.oom_control").read_text()
     if "oom_kill 0" in killed:
         raise SystemExit(f"the kernel killed nobody: {killed}")
-    group.rmdir()
+    while group.exists():  # busy until the engine is reaped
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        time.sleep(0.01)
 
 
 def memory_refused(victim: Victim) -> None:
