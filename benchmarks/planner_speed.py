@@ -35,13 +35,9 @@ PROGRAM = Program(
 )
 
 PROGRAMS = (
-    "admit kernels",
-    "admit fused",
-    "chunk kernels",
-    "chunk fused",
+    *(f"{name} {way}" for name in ("chunk", "admit", "stay") for way in ("kernels", "fused")),
     "join",
     "roll",
-    "step",
 )
 
 

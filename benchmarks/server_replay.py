@@ -21,7 +21,7 @@ TOKEN = 4  # bytes of a token that was seen (`TokenBuffer`)
 # from its paddings at each token, 4 bytes at a time that nobody evaluates.
 SMALL, SMALLER = 512, 16
 # What else than a plan's evaluations is traced for: methods of `planner.hollow.passes.Passes`.
-MOVES = ("prefill", "enter", "still", "move", "go", "append", "leave", "trim")
+MOVES = ("prefill", "enter", "step", "still", "move", "go", "append", "leave", "trim")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class _Server:
         self.staying = 0  # of prompts that go with the next chunk
         self.scores = (0, 0)  # rows of this step and of the next
         self.peak = 0
-        self.entered = False  # a prompt has joined those being read, and nobody evaluated it yet
+        self.changed = ""  # of prompts that joined or left, and nobody evaluated it yet
         self.running: list[tuple[str, Point]] = []  # evaluations that nobody waited for
 
     @property
@@ -178,7 +178,7 @@ class _Server:
             len(self.waiting),
         )
         if room > 0:
-            self.entered = self.prompts.longest > 0
+            self.changed = "enter" if self.prompts.longest else ""
             # Views that those there have are copied with the next chunk only.
             self.staying = self.prompts.beyond
             self.prompts.add([self.waiting.popleft() for _ in range(room)])
@@ -192,6 +192,7 @@ class _Server:
         moved = self.prompts.split(ready)
         moved.step()
         stays = bool(self.prompts.requests)
+        self.changed = "stay" if stays else ""
         # Whoever stays is copied with the next chunk only: until then all of it is there.
         self.staying = before + self.staying - self.prompts.size if stays else 0
         alone = replace(moved, lengths=[replace(it) for it in moved.lengths])
@@ -200,6 +201,9 @@ class _Server:
         self.answers.extend(moved)
         self.scores = (self.scores[0], self.scores[1] + len(alone.requests))
         self._note("move" if stays else "go", alone, more=self.staying, waits=False)
+        if stays:  # one that went is in the recording
+            one = self.prompts.size // len(self.prompts.requests)
+            self.staying = max(0, self.staying - one)
         if not first:
             self.next_step = "join" if longer else "append"
 
@@ -210,8 +214,8 @@ class _Server:
         self.staying = 0
         self.prompts.prompt(chunk)
         uneven = min(chunk) < max(chunk)
-        name = "enter" if self.entered else "chunk" if uneven else "prefill"
-        self.entered = False
+        name = self.changed or ("chunk" if uneven else "prefill")
+        self.changed = ""
         self._note(name, self.prompts, max(chunk), more=before)
         if uneven:
             before = self.prompts.beyond

@@ -240,18 +240,18 @@ def work(
     # A chunk does not wait for the token that those generated for get before it.
     before = [("join", token)] if sequences > 1 else []
 
-    def chunk(batch: int) -> int:
-        return max(
-            traced.over(name + way, device.behind, Point(batch, step, longest), after=before)
-            for name in (("chunk", "admit") if batch > 1 else ("chunk",))
-        )
+    def chunk(name: str, batch: int) -> int:
+        where = Point(batch, step, longest)
+        return traced.over(name + way, device.behind, where, after=before)
 
     found = {name: traced.over(name, device.behind, token) for name in ("join", "step")}
-    found["chunk"] = chunk(prompts)
+    found["chunk"] = chunk("chunk", prompts)
     if prompts > 1:
         one = sequence_bytes(rank, longest, settings.prefill_step)
-        stays = range(1, prompts)
-        found["moved"] = max((prompts - batch) * one + chunk(batch) for batch in stays)
+        # One that went is in the recording.
+        twice = {batch: (prompts - batch - 1) * one for batch in range(1, prompts)}
+        found["moved"] = max(more + chunk("stay", batch) for batch, more in twice.items())
+        found["admitted"] = chunk("admit", prompts)
         found["roll"] = traced.over("roll", device.behind, Point(prompts, 1, longest))
     return found
 

@@ -76,6 +76,18 @@ class Passes:
         """``uneven`` after a prompt that nothing is cached of has joined those being read."""
         return self._after_one_more(point, (point.batch - 1, point.tokens - point.step), 0)
 
+    def stay(self, point: Point) -> graph.Graph:
+        """``uneven`` after one prompt more has gone to those generated for (``split``)."""
+        made = self._grown(point.batch + 1, point.tokens - point.step)
+
+        def run(tokens: mx.array) -> list[mx.array]:
+            _keep(made, point.batch)
+            self._prepare(made, point)
+            self.model(tokens, cache=made)
+            return []
+
+        return self._record(made, run, (point.batch, point.step))
+
     def admit(self, point: Point) -> graph.Graph:
         """The same after one of which a part is kept (``PromptProcessingBatch.extend``).
 

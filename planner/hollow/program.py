@@ -40,10 +40,10 @@ def programs(
     for GPUs too, not for this CPU only; ``moves``: further methods of ``Passes`` that a plan has no
     use for: ``join`` and ``admit`` take at least as much.
 
-    ``chunk`` of prompts, ``admit`` after one more has joined those being read; on a CPU as they are
-    called, ``… kernels`` on a GPU, ``… fused`` on one with a kernel for attention;
-    ``step`` of generation, ``join`` of a sequence to those generated for, ``roll`` of uneven
-    prompts.
+    ``chunk`` of prompts, ``admit`` after one more has joined those being read, ``stay`` after one
+    has left them; on a CPU as they are called, ``… kernels`` on a GPU, ``… fused`` on one with a
+    kernel for attention; ``join`` of a sequence to those generated for, which takes more than a
+    ``step`` where nobody can join; ``roll`` of uneven prompts.
     """
     flat: Any = tree_flatten(model.parameters())
     dimensions = {length for _, array in flat for length in array.shape}
@@ -70,7 +70,7 @@ def programs(
 def _all(server: passes.Passes, ways: _Ways, *, moves: Sequence[str]) -> Programs:
     made: Programs = {}
     if ways.batched:
-        chunks = {"chunk": server.uneven, "admit": server.admit}
+        chunks = {"chunk": server.uneven, "admit": server.admit, "stay": server.stay}
         wanted = {name: getattr(server, name) for name in CHUNKS if name in moves}
     else:
         chunks = {"chunk": server.prefill}
@@ -92,7 +92,8 @@ def _all(server: passes.Passes, ways: _Ways, *, moves: Sequence[str]) -> Program
     if ways.batched:
         made["join"] = ways.program(server.join, step=1)
         made["roll"] = ways.program(server.roll, step=1)
-    made["step"] = ways.program(server.step, step=1)
+    else:
+        made["step"] = ways.program(server.step, step=1)
     for name in moves if ways.batched else ():
         if name not in CHUNKS:
             made[name] = ways.program(getattr(server, name), step=1)

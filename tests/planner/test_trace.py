@@ -17,7 +17,7 @@ from planner.traced import Behind, Point, Program, Rank, Traced
 from tests.planner import llama
 
 # What `benchmarks/server_replay.py` has traced on top.
-MOVES = ("still", "append", "leave", "trim", "move", "go")
+MOVES = ("step", "still", "append", "leave", "trim", "move", "go")
 CHUNKS = ("prefill", "enter")
 
 
