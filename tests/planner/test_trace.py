@@ -101,6 +101,17 @@ def test_a_gpu_gives_back_what_is_done_with_a_command_buffer_at_a_time():
     assert in_buffers(lag=400) == 100  # none is closed
 
 
+def test_what_a_device_is_still_at_is_there_too():
+    """A CPU gives back four dispatches later, whatever recording they are of."""
+    one = ({"B": 10}, {"B": 10}, {}, 1)
+    long, short = (Program(tasks=(((one,), (0,) * number),)) for number in (10, 2))
+    behind, point = Behind(lag=4), Point(1, 1, 1)
+
+    assert long.peak(behind, point) == 50
+    assert short.peak(behind, point) == 20
+    assert short.peak(behind, point, long.sized(behind, point)) == 50
+
+
 def test_operations_outlive_the_lock():
     """Some thousand of a few kinds are kept as one short string."""
     kinds = tuple(({"BS": at}, {"BS": at}, {"": at}, 1) for at in range(1, 40))
