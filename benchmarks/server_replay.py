@@ -75,7 +75,7 @@ class _Server:
         self.scores = (0, 0)  # rows of this step and of the next
         self.peak = 0
         self.changed = ""  # of prompts that joined or left, and nobody evaluated it yet
-        self.running: list[tuple[str, Point]] = []  # evaluations that nobody waited for
+        self.running: list[tuple[str, Point, int]] = []  # evaluations that nobody waited for
 
     @property
     def busy(self) -> bool:
@@ -139,7 +139,7 @@ class _Server:
             if waits:
                 self.running = []
             else:
-                self.running.append((name, max(points)))
+                self.running.append((name, max(points), of.longest))
         self.peak = max(self.peak, self.held + over + more)
 
     def _generate(self) -> None:

@@ -128,24 +128,33 @@ class Need(Record):
         return {**parts, "total": self.total}
 
 
-def kept_tokens(kind: Kind, tokens: int, step: int) -> int:
-    """Tokens that one cache of a live batch has room for, after ``tokens`` of the longest."""
+EVER = 2**40  # tokens, beyond any window
+
+
+def kept_tokens(kind: Kind, tokens: int, step: int, *, together: bool) -> int:
+    """Tokens that one cache of a live batch has room for, after ``tokens`` of the longest.
+
+    ``together``: there may be others in the batch. A rotating cache keeps their padding until none
+    is left in it (``BatchRotatingKVCache.filter``), so that it grows to its window whatever they
+    are.
+    """
     # A cache grows by whole steps from wherever it was: up to 255 tokens more than it holds.
     room = tokens + STEP - 1
     if kind.kind == "rotating":
-        return min(room, kind.window + max(step, STEP) - 1)
+        most = kind.window + max(step, STEP) - 1
+        return most if together else min(room, most)
     if kind.kind == "chunked":
         return min(room, kind.window + step + STEP - 1)
     return room
 
 
-def sequence_bytes(rank: Rank, tokens: int, step: int) -> int:
-    """One sequence's caches in a live batch."""
-    return sum(
-        kind.count
-        * (kind.token_bytes * kept_tokens(kind, tokens, step) + kind.fixed_bytes + kind.step_bytes)
-        for kind in rank.kinds
-    )
+def sequence_bytes(rank: Rank, tokens: int, step: int, *, together: bool = False) -> int:
+    """One sequence's caches in a live batch; ``together`` as in ``kept_tokens``."""
+    total = 0
+    for kind in rank.kinds:
+        kept = kept_tokens(kind, tokens, step, together=together)
+        total += kind.count * (kind.token_bytes * kept + kind.fixed_bytes + kind.step_bytes)
+    return total
 
 
 def viewed_bytes(rank: Rank, tokens: int, *, arrays_only: bool = False) -> int:
@@ -200,7 +209,8 @@ def need(
     sequences = settings.sequences if traced.batchable else 1
     prompts = settings.prompt_concurrency if traced.batchable else 1
     step = min(settings.prefill_step, context)
-    one = sequence_bytes(rank, padded(settings, context), settings.prefill_step)
+    longest = padded(settings, context)
+    one = sequence_bytes(rank, longest, settings.prefill_step, together=sequences > 1)
     entry = entry_bytes(rank, context, settings.prefill_step, batch=sequences)
     # While a pass makes new views, those of the pass before it are there too.
     before = prompts * viewed_bytes(rank, step, arrays_only=True)
@@ -236,23 +246,30 @@ def work(
     step = min(settings.prefill_step, context)
     way = "" if not device.commits else " fused" if fused else " kernels"
     longest = padded(settings, context) if traced.batchable else context
-    token = Point(sequences, 1, longest)
+    together = sequences > 1
+    seen = EVER if together else longest  # by a cache with a window
+    # What copies caches copies all that they have room for.
+    room = longest + STEP - 1 if together else -(-longest // STEP) * STEP
+    token = Point(sequences, 1, room)
     # A chunk does not wait for the token that those generated for get before it.
-    before = [("join", token)] if sequences > 1 else []
+    before = [("join", token, seen)] if together else []
+
+    def over(name: str, batch: int) -> int:
+        return traced.over(name, device.behind, Point(batch, 1, room), longest=seen)
 
     def chunk(name: str, batch: int) -> int:
-        where = Point(batch, step, longest)
-        return traced.over(name + way, device.behind, where, after=before)
+        where = Point(batch, step, room)
+        return traced.over(name + way, device.behind, where, longest=seen, after=before)
 
-    found = {name: traced.over(name, device.behind, token) for name in ("join", "step")}
+    found = {name: over(name, sequences) for name in ("join", "step")}
     found["chunk"] = chunk("chunk", prompts)
     if prompts > 1:
-        one = sequence_bytes(rank, longest, settings.prefill_step)
+        one = sequence_bytes(rank, longest, settings.prefill_step, together=True)
         # One that went is in the recording.
         twice = {batch: (prompts - batch - 1) * one for batch in range(1, prompts)}
         found["moved"] = max(more + chunk("stay", batch) for batch, more in twice.items())
         found["admitted"] = chunk("admit", prompts)
-        found["roll"] = traced.over("roll", device.behind, Point(prompts, 1, longest))
+        found["roll"] = over("roll", prompts)
     return found
 
 

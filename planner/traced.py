@@ -275,20 +275,22 @@ class Traced(Record):
         point: Point,
         *,
         longest: int | None = None,
-        after: Sequence[tuple[str, Point]] = (),
+        after: Sequence[tuple[str, Point, int]] = (),
     ) -> int:
         """Bytes over weights and caches in the evaluation ``name``, 0 where there is none.
 
         A model with a window has two recordings, of contexts within it and past it. Past it by up
         to a step nothing is cut off yet, so that each is an upper bound. ``longest`` are the tokens
-        in a cache with a window, where those are not as many (None) as in one that keeps them all.
-        ``after`` are evaluations that the device may still be at, since nobody waited for them.
+        that a cache with a window ever saw, where those are not as many (None) as in one that keeps
+        them all.
+        ``after`` are evaluations (the last is their ``longest``) that the device may still be at,
+        since nobody waited for them.
         """
         asked = (name, behind, point, longest, tuple(after))
         if asked not in self._asked:
             before: list[Sized] = []
-            for earlier, where in after:
-                for program, at in self._programs(earlier, where, None)[:1]:
+            for earlier in after:
+                for program, at in self._programs(*earlier)[:1]:
                     before += program.sized(behind, at)[:1]
             programs = self._programs(name, point, longest)
             found = [program.peak(behind, at, before) for program, at in programs]

@@ -210,14 +210,12 @@ class Passes:
         scores = last - mx.logsumexp(last, axis=-1, keepdims=True)
         return [scores, mx.argmax(scores, axis=-1)]
 
-    def _grown(
-        self, batch: int, tokens: int, *, room: int = 0, merged: bool | None = None
-    ) -> Caches:
+    def _grown(self, batch: int, tokens: int, *, room: int = 0) -> Caches:
         """The model's caches after ``tokens`` tokens of each of ``batch`` sequences.
 
         Of the last, where they keep all, ``room`` are yet to come.
         """
-        made = self._empty(batch, merged=self.merged if merged is None else merged)
+        made = self._empty(batch)
         for cache, example in zip(leaves(made), self.examples, strict=True):
             if hasattr(example, "keys"):
                 if example.keys is None or tokens <= 0:
@@ -241,12 +239,12 @@ class Passes:
             put(holder, key, mx.zeros(array.shape, array.dtype))
         return made
 
-    def _empty(self, batch: int, *, merged: bool) -> Caches:
+    def _empty(self, batch: int) -> Caches:
         made: Caches = caches.make_prompt_cache(self.model)
         for cache in leaves(made):
             if self.within and hasattr(cache, "max_size"):
                 cache.max_size = 2**30
-        if merged:
+        if self.merged:
             made = [cache.merge([copy.copy(cache)] * batch) for cache in made]
         return made
 
