@@ -26,7 +26,7 @@ def llama_of_many_layers(directory: Path) -> None:
 def gemma_with_a_wide_window(directory: Path) -> None:
     """Wider than any context here, so that nothing of a sequence is ever cut off."""
     config = planner_models.config("gemma3_text") | {
-        "num_hidden_layers": 12,
+        "num_hidden_layers": 24,
         "sliding_window": 2048,
     }
     weights = dict(tree_flatten(planner_models.model("gemma3_text", config).parameters()))
@@ -70,10 +70,10 @@ def test_prompts_that_end_together_fit_the_plan(deep: Traced) -> None:
 def test_the_padding_of_those_that_left_fits_the_plan(deep: Traced) -> None:
     """A window in a batch that never empties grows to its size, however short the sequences."""
     settings = Settings(
-        decode_concurrency=2, prompt_concurrency=2, prefill_step=512, prompt_cache_entries=2
+        decode_concurrency=5, prompt_concurrency=2, prefill_step=512, prompt_cache_entries=1
     )
-    requests = [(0, 136, 34), (0, 205, 32), (0, 378, 19), (0, 388, 5), (0, 391, 5), (0, 393, 7)]
-    requests += [(19, 72, 24), (45, 370, 16), (54, 379, 1)]
+    sizes = [(56, 9), (126, 5), (155, 35), (185, 31), (201, 3), (258, 5), (298, 16), (375, 21)]
+    requests = [(0, *size) for size in (*sizes, (381, 8), (394, 3))] + [(5, 396, 4), (55, 393, 7)]
 
     assert most(deep, settings, requests) <= need(deep, deep.rank(1), settings, 400, CPU).mlx
 
