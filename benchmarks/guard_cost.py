@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/guard_cost.py
 
 The fake answers in mlx_lm.server's format and generates nothing: a token every 10 ms for the
-times, and as fast as it can for the limit.  Rounds alternate between the direct path (TCP) and the
-guard (unix socket).  Prints one table: added time to first token (median and 99th percentile), the
+times, and as fast as it can for the limit.  Rounds alternate between the engine's own socket and
+the guard's.  Prints one table: added time to first token (median and 99th percentile), the
 guard's processor time for each token of long streams, its limit in tokens a second, its memory.
 
 With ``--real`` it is the real mlx_lm.server and a random model instead: tokens a second of eight

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import json
 import pkgutil
 import sys
 import typing
@@ -245,8 +246,9 @@ Made by `benchmarks/planner_models.py --write`: a small model of every architect
 {mlx_lm}, {total} of them. {counts}. The caches that a traced one makes are counted by kind.
 
 `refused` is what `plan.py` says of such a model on every host, with this reason: mlx-lm itself
-cannot load or run it there, or its cache is of a class that the replay does not know, which is
-never guessed.
+cannot load or run it there, its graph cannot be recorded, or its cache is of a class that the
+replay does not know, which is never guessed. minicpm and qwen3_vl_moe may be refused for how these
+small checkpoints are made. `(fitted)`: the graph has a part for each token.
 
 | architecture | verdict |
 |---|---|
@@ -257,22 +259,47 @@ WANTING = {"prism_hadamard_qwen35": "its pack's manifest of modules is part of n
 
 
 def verdict(name: str) -> tuple[str, str]:
-    """Whether the small model of ``name`` can be traced, and what with, or why not."""
-    from planner.hollow import model as hollow
+    """Whether the small model of ``name`` can be traced, and what with, or why not.
+
+    Traced as ``plan.py`` does it: in a child process, from the header and the configuration.
+    """
+    from mlx.utils import tree_flatten
+
+    from hub import tracing
 
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
-            made = model(name)
-        kinds = hollow.kinds(hollow.examples(made)[0])
-        alone = hollow.why_alone(made)
+            values = config(name)
+            weights = dict(tree_flatten(model(name, values).parameters()))
     except SystemExit:
         return "refused", f"its module ends the process: {said.getvalue().strip()}"
     except Exception as error:  # noqa: BLE001 -- whatever mlx-lm raises is the reason
         return "refused", WANTING.get(name) or f"{type(error).__name__}: {error}"
-    if alone:
-        return "traced, served alone", alone
-    return "traced", ", ".join(f"{it['count']} {it['kind']}" for it in kinds)
+    texts = {"config.json": json.dumps(values).encode()}
+    traced = tracing.trace(texts, {"model.safetensors": _header(weights)})
+    if isinstance(traced, str):
+        return "refused", traced
+    if traced.alone:
+        return "traced, served alone", traced.alone
+    rank = traced.rank(1)
+    assert not isinstance(rank, str), "its rank is there"
+    fitted = any(program.fitted for program in traced.programs.values())
+    kinds = ", ".join(f"{kind.count} {kind.kind}" for kind in rank.kinds)
+    return "traced", kinds + (" (fitted)" if fitted else "")
+
+
+def _header(weights: dict[str, Any]) -> dict[str, Any]:
+    """What safetensors would say of ``weights``, none of which is evaluated."""
+    types = {"float32": "F32", "int32": "I32", "uint32": "U32", "uint8": "U8", "bool": "BOOL"}
+    made: dict[str, Any] = {}
+    at = 0
+    for path, array in weights.items():
+        kind = types[str(array.dtype).rpartition(".")[2]]
+        ends = [at, at + array.nbytes]
+        made[path] = {"dtype": kind, "shape": list(array.shape), "data_offsets": ends}
+        at += array.nbytes
+    return made
 
 
 def main() -> None:
@@ -281,13 +308,14 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", type=Path)
+    parser.add_argument("names", nargs="*")
     asked = parser.parse_args()
     mx.set_default_device(mx.cpu)
     counts: Counter[str] = Counter()
     rows = []
     with contextlib.redirect_stdout(io.StringIO()):
         found = names()
-    for name in found:
+    for name in asked.names or found:
         kind, words = verdict(name)
         counts[kind] += 1
         rows.append(f"| {name} | {kind}: {' '.join(words.split())[:140]} |")
