@@ -21,7 +21,8 @@ sys.path[:0] = [str(ROOT)]
 
 from planner import place
 from planner.declared import Gpu, Host, Model
-from planner.traced import Kind, Program, Rank, Traced
+from planner.program import Program
+from planner.traced import Kind, Rank, Traced
 
 GIB = 2**30
 CARD = Gpu(name="NVIDIA H200", memory_bytes=143771 * 2**20, compute_capability="9.0")

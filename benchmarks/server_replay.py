@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from benchmarks.server_batches import Batch, Request
 from planner.demand import Settings
+from planner.program import Behind, Point
 from planner.record import Record
-from planner.traced import Behind, Point, Rank, Traced
+from planner.traced import Rank, Traced
 
 TOKEN = 4  # bytes of a token that was seen (`TokenBuffer`)
 # Bytes of positions and paddings in a cache, and of each sequence there. An `ArraysCache` subtracts

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from planner.program import Behind, Point
 from planner.record import Record
-from planner.traced import Behind, Kind, Point, Rank, Traced
+from planner.traced import Kind, Rank, Traced
 
 GIB = 2**30
 STEP = 256  # tokens by which a cache grows (mlx_lm/models/cache.py, `KVCache.step`)

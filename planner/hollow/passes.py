@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models import cache as caches
 
-from planner.hollow import graph
+from planner.hollow import graph, recording
 from planner.hollow.model import leaves
-from planner.traced import Point
+from planner.program import Point
 
 STEP = 256  # tokens by which caches grow; the edges of what they make
-ROPE = mx.fast.rope  # in its parts, as the CPU has it
 Caches = list[Any]
 
 
@@ -273,7 +270,7 @@ class Passes:
             return [*results, *(get(holder, key) for _, holder, key in slots("c", made))]
 
         try:
-            with apart():
+            with recording.apart():
                 return graph.record(run, arrays, lambda name: spent and name[:2] in {"c.", "g."})
         finally:
             self.model.update(tree_unflatten([(name, array) for name, array in flat]))
@@ -316,81 +313,3 @@ def put(holder: Any, key: str | int, array: mx.array) -> None:  # noqa: ANN401
         holder[key] = array
     else:
         setattr(holder, key, array)
-
-
-@contextlib.contextmanager
-def apart() -> Iterator[None]:
-    """Let the recording have every operation that an evaluation has.
-
-    An export makes one of operations that are alike (mlx/export.cpp, ``compile_simplify``), which
-    an evaluation does not: the room to grow of keys and of values, the angles of each ``rope``, a
-    product that an activation makes twice (``xielu``).
-    ``contiguous`` has no name in MLX's export format; it is a copy where its input is not in rows.
-    """
-    number = itertools.count(1)
-    rope = mx.fast.rope
-
-    def zeros(shape: Any, dtype: Any = mx.float32, **_: Any) -> mx.array:  # noqa: ANN401
-        return mx.full(shape, next(number), dtype)
-
-    def turned(x: mx.array, *rest: Any, scale: float = 1.0, **more: Any) -> mx.array:  # noqa: ANN401
-        return rope(x, *rest, scale=scale + next(number), **more)
-
-    times = mx.array.__mul__
-    made: dict[tuple[int, int], tuple[mx.array, mx.array]] = {}
-
-    def product(one: mx.array, other: Any) -> mx.array:  # noqa: ANN401
-        if isinstance(other, mx.array):
-            if (id(one), id(other)) in made:
-                return times(other, one)
-            made[id(one), id(other)] = (one, other)  # held, so that their numbers stay theirs
-        return times(one, other)
-
-    new: dict[tuple[Any, str], Any] = {
-        (mx.array, "__mul__"): product,
-        (mx, "contiguous"): lambda x, *_, **__: mx.abs(x),
-        (mx, "zeros"): zeros,
-    }
-    if rope is ROPE:
-        new[mx.fast, "rope"] = turned
-    with _instead(new):
-        yield
-
-
-@contextlib.contextmanager
-def _instead(new: Mapping[tuple[Any, str], Any]) -> Iterator[None]:
-    old = {(where, name): getattr(where, name) for where, name in new}
-    try:
-        for (where, name), function in new.items():
-            setattr(where, name, function)
-        yield
-    finally:
-        for (where, name), function in old.items():
-            setattr(where, name, function)
-
-
-@contextlib.contextmanager
-def kernels(*, attention: bool) -> Iterator[None]:
-    """Let ``mlx.core.fast`` be what it is on a GPU: one operation, not its parts.
-
-    The CPU has no kernels for them and records the parts. A stand-in reads and makes what the
-    kernel does. With ``attention``, attention is one kernel too.
-    """
-
-    def norm(x: mx.array, weight: mx.array | None = None, *_: Any, **__: Any) -> mx.array:  # noqa: ANN401
-        return mx.abs(x) if weight is None else mx.abs(mx.depends(x, weight))
-
-    def rope(x: mx.array, *_: Any, **__: Any) -> mx.array:  # noqa: ANN401
-        return mx.abs(x)
-
-    def attend(q: mx.array, k: mx.array, v: mx.array, **more: Any) -> mx.array:  # noqa: ANN401
-        mask = more.get("mask")
-        reads = [q, k, v, *([mask] if isinstance(mask, mx.array) else [])]
-        made: mx.array = mx.depends(mx.zeros((*q.shape[:-1], v.shape[-1]), q.dtype), reads)
-        return made
-
-    new: dict[str, Any] = {"rms_norm": norm, "layer_norm": norm, "rope": rope}
-    if attention:
-        new["scaled_dot_product_attention"] = attend
-    with _instead({(mx.fast, name): function for name, function in new.items()}):
-        yield

@@ -10,11 +10,11 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from planner.hollow import passes, work
+from planner.hollow import passes, recording, work
 from planner.hollow.graph import Graph
 from planner.hollow.model import leaves
 from planner.hollow.symbols import Unclear, primes
-from planner.traced import Point
+from planner.program import Point
 
 STEP = passes.STEP
 BY_TOKEN = (64, 128)  # steps to record at where the graph has a part for each token
@@ -81,13 +81,13 @@ def _all(server: passes.Passes, ways: _Ways, *, moves: Sequence[str]) -> Program
         made[name] = one or ways.program(record, lags=work.ON_CPU, empty=name in EMPTY)
     for name, record in chunks.items() if ways.gpu else ():
         one = made.get("chunk kernels") if ways.by_token else None
-        with passes.kernels(attention=False):
+        with recording.kernels(attention=False):
             made[f"{name} kernels"] = one or ways.program(
                 record, lags=work.ON_GPU, empty=name in EMPTY
             )
         made[f"{name} fused"] = made[f"{name} kernels"]
         if not ways.unrolled:
-            with passes.kernels(attention=True):
+            with recording.kernels(attention=True):
                 made[f"{name} fused"] = ways.program(record, lags=work.ON_GPU, empty=name in EMPTY)
     if ways.batched:
         made["join"] = ways.program(server.join, step=1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
-from planner.traced import Point
+from planner.program import Point
 
 # All products that occur: a batch once, tokens of the step twice (attention within a step).
 TERMS = ("", "B", "S", "T", "BS", "BT", "ST", "SS", "BST", "BSS", "TT", "BTT")

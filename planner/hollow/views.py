@@ -20,7 +20,7 @@ from planner.hollow import graph
 from planner.hollow.model import leaves
 from planner.hollow.order import scheduled
 from planner.hollow.passes import STEP, Passes
-from planner.traced import Point
+from planner.program import Point
 
 SHORT, LONG = 16, 32  # tokens
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from planner.hollow.graph import Graph, Made, Run, replay, size
 from planner.hollow.symbols import INDEX, TERMS, Unclear, row, terms
-from planner.traced import Point, pack
+from planner.program import Point, pack
 
 Matrix = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -49,9 +49,8 @@ def program(
 
 def _operations(run: Run, rows: Matrix, at: Mapping[str, int], *, cpu: bool) -> list[Any]:
     """What each operation takes, gives back and reads, its dispatches or kernels; their order."""
-    parts = [_summed(moments, rows, at) for moments in (run.taken, run.done, run.reads)]
-    if cpu:
-        parts[2][:] = 0  # nobody asks
+    reads = ((),) * len(run.reads) if cpu else run.reads  # of a CPU nobody asks
+    parts = [_summed(moments, rows, at) for moments in (run.taken, run.done, reads)]
     number = run.dispatches if cpu else run.kernels
     whole = np.hstack([*parts, np.array(number, dtype=np.int64)[:, None]])
     whole = whole[whole.any(axis=1)]

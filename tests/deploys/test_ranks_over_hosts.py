@@ -6,59 +6,22 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lab import Host, Lab
-from tests.asking import say
-from tests.deploying import ROOT, Run, environment_of, pyinfra
+from lab import Lab
+from tests.deploying import ROOT, environment_of, pyinfra
+from tests.deploys.ranks import UNITS, Pair, choices, deploy, engines, until_new
 from tests.drift.checking import INVENTORY, drift
 
 pytestmark = pytest.mark.lab
 
-RANKS = ("nonsense.0", "nonsense.0.1")
-UNITS = ("mlx-model@nonsense.0.service", "mlx-rank@nonsense.0.1.service")
-Pair = tuple[Host, Host]
 LISTEN = (
     "setsid setpriv --reuid mlx --clear-groups python3 -m http.server --bind 127.0.0.1 8123"
     " >/dev/null 2>&1 </dev/null & until ss -Hltn sport = :8123 | grep -q .; do sleep 0.1; done"
 )
-
-
-def deploy(lab: Lab, pair: Pair, environment: dict[str, str], *words: str) -> Run:
-    limits = [word for host in pair for word in ("--limit", host.name)]
-    run = pyinfra(
-        lab, "-y", "--json", *limits, *words, inventory=INVENTORY, environment=environment
-    )
-    assert run.returncode == 0, str(run)
-    return run
-
-
-def choices(host: Host) -> object:
-    return say(host, RANKS[0], "nonsense")["choices"]
-
-
-def state(pair: Pair, rank: int) -> dict[str, Any]:
-    text = pair[rank].root_run(f"cat /run/mlx-hosts/{RANKS[rank]}/state.json", check=False).stdout
-    return dict(json.loads(text)) if text else {}
-
-
-def engines(pair: Pair) -> list[Any]:
-    return [state(pair, rank).get("engine_pid") for rank in (0, 1)]
-
-
-def until_new(pair: Pair, before: list[Any]) -> None:
-    """Until both ranks have other engines than before, and are ready."""
-    began = time.monotonic()
-    while set(before) & set(engines(pair)) or any(
-        state(pair, rank).get("state") != "ready" for rank in (0, 1)
-    ):
-        assert time.monotonic() - began < 120, [state(pair, 0), state(pair, 1)]
-        time.sleep(0.3)
 
 
 def final_state(lab: Lab, pair: Pair) -> subprocess.CompletedProcess[str]:
@@ -106,7 +69,7 @@ def test_two_hosts_answer_as_each_did_alone(
     looked = final_state(lab, pair)
     assert looked.returncode == 0, looked.stdout
     # What one rank is made of does not hang on whether the other host is in the run.
-    assert deploy(lab, pair[:1], together).changed == {}  # type: ignore[arg-type]
+    assert deploy(lab, pair[:1], together).changed == {}
 
     before = engines(pair)
     # On the fabric ranks listen where they please; what listens elsewhere is nobody's.

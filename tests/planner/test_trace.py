@@ -13,7 +13,8 @@ from hub.making import _local_header
 from planner.demand import CPU
 from planner.hollow import __main__ as hollow
 from planner.hollow import program
-from planner.traced import Behind, Point, Program, Rank, Traced
+from planner.program import Behind, Point, Program
+from planner.traced import Rank, Traced
 from tests.planner import llama
 
 # What `benchmarks/server_replay.py` has traced on top.

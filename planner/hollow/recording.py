@@ -1,0 +1,90 @@
+"""What stands in for MLX's own functions while a graph is recorded, so that it is what MLX runs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import mlx.core as mx
+
+ROPE = mx.fast.rope  # in its parts, as the CPU has it
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Let the recording have every operation that an evaluation has.
+
+    An export makes one of operations that are alike (mlx/export.cpp, ``compile_simplify``), which
+    an evaluation does not: the room to grow of keys and of values, the angles of each ``rope``, a
+    product that an activation makes twice (``xielu``).
+    ``contiguous`` has no name in MLX's export format; it is a copy where its input is not in rows.
+    """
+    number = itertools.count(1)
+    rope = mx.fast.rope
+
+    def zeros(shape: Any, dtype: Any = mx.float32, **_: Any) -> mx.array:  # noqa: ANN401
+        return mx.full(shape, next(number), dtype)
+
+    def turned(x: mx.array, *rest: Any, scale: float = 1.0, **more: Any) -> mx.array:  # noqa: ANN401
+        return rope(x, *rest, scale=scale + next(number), **more)
+
+    times = mx.array.__mul__
+    made: dict[tuple[int, int], tuple[mx.array, mx.array]] = {}
+
+    def product(one: mx.array, other: Any) -> mx.array:  # noqa: ANN401
+        if isinstance(other, mx.array):
+            if (id(one), id(other)) in made:
+                return times(other, one)
+            made[id(one), id(other)] = (one, other)  # held, so that their numbers stay theirs
+        return times(one, other)
+
+    new: dict[tuple[Any, str], Any] = {
+        (mx.array, "__mul__"): product,
+        (mx, "contiguous"): lambda x, *_, **__: mx.abs(x),
+        (mx, "zeros"): zeros,
+    }
+    if rope is ROPE:
+        new[mx.fast, "rope"] = turned
+    with _instead(new):
+        yield
+
+
+@contextlib.contextmanager
+def _instead(new: Mapping[tuple[Any, str], Any]) -> Iterator[None]:
+    old = {(where, name): getattr(where, name) for where, name in new}
+    try:
+        for (where, name), function in new.items():
+            setattr(where, name, function)
+        yield
+    finally:
+        for (where, name), function in old.items():
+            setattr(where, name, function)
+
+
+@contextlib.contextmanager
+def kernels(*, attention: bool) -> Iterator[None]:
+    """Let ``mlx.core.fast`` be what it is on a GPU: one operation, not its parts.
+
+    The CPU has no kernels for them and records the parts. A stand-in reads and makes what the
+    kernel does. With ``attention``, attention is one kernel too.
+    """
+
+    def norm(x: mx.array, weight: mx.array | None = None, *_: Any, **__: Any) -> mx.array:  # noqa: ANN401
+        return mx.abs(x) if weight is None else mx.abs(mx.depends(x, weight))
+
+    def rope(x: mx.array, *_: Any, **__: Any) -> mx.array:  # noqa: ANN401
+        return mx.abs(x)
+
+    def attend(q: mx.array, k: mx.array, v: mx.array, **more: Any) -> mx.array:  # noqa: ANN401
+        mask = more.get("mask")
+        reads = [q, k, v, *([mask] if isinstance(mask, mx.array) else [])]
+        made: mx.array = mx.depends(mx.zeros((*q.shape[:-1], v.shape[-1]), q.dtype), reads)
+        return made
+
+    new: dict[str, Any] = {"rms_norm": norm, "layer_norm": norm, "rope": rope}
+    if attention:
+        new["scaled_dot_product_attention"] = attend
+    with _instead({(mx.fast, name): function for name, function in new.items()}):
+        yield

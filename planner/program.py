@@ -1,0 +1,201 @@
+"""What one evaluation of the server's takes over what is held, worked off operation by operation.
+
+All sizes are bytes as MLX allocates them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import zlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from planner.record import Record
+
+# Coefficients by term: `BST` is of B sequences in the batch, S tokens of each in this step, T
+# tokens of each in the cache after it; "" is of nothing.
+Polynomial = Mapping[str, int]
+# Operations (what each takes, lets go and reads; its kernels), and in which order they come.
+Run = tuple[tuple[tuple[Polynomial, Polynomial, Polynomial, int], ...], tuple[int, ...]]
+# The same at a point, in bytes.
+Sized = tuple[tuple[tuple[int, int, int, int], ...], tuple[int, ...]]
+
+
+class Point(NamedTuple):
+    """What an evaluation is of."""
+
+    batch: int  # sequences
+    step: int  # tokens of each
+    tokens: int  # of each in the cache after it
+
+
+def value(polynomial: Polynomial, point: Point) -> int:
+    """A polynomial at a point, in bytes."""
+    values = {"B": point.batch, "S": point.step, "T": point.tokens}
+    return sum(
+        coefficient * math.prod(values[letter] for letter in term)
+        for term, coefficient in polynomial.items()
+    )
+
+
+def pack(value: object) -> str:
+    """JSON in which nearly all comes again layer by layer, as one short string."""
+    return base64.b64encode(zlib.compress(json.dumps(value).encode(), 9)).decode()
+
+
+def unpack(packed: str) -> Any:  # noqa: ANN401 -- any JSON
+    """The reverse of ``pack``; raises ValueError."""
+    try:
+        return json.loads(zlib.decompress(base64.b64decode(packed)))
+    except zlib.error as error:
+        raise ValueError(f"packed: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behind(Record):
+    """How far a device may be behind when MLX hands out buffers.
+
+    A CPU: ``lag`` dispatches, one for each operation and one for each kernel. A GPU: ``commits``
+    command buffers, each of which is closed after ``lag / commits`` kernels or after
+    ``commit_bytes`` read, whatever comes first.
+    """
+
+    lag: int
+    commit_bytes: int = 0
+    commits: int = 0  # 0: not a GPU
+    least_lag: int = 0  # of kernels, where they are not known one by one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program(Record):
+    """What one evaluation of the server's needs over weights and caches, counted on its graph.
+
+    MLX hands out buffers before the device has used up the last ones, so that a recording is worked
+    off operation by operation: ``tasks`` by a CPU, ``runs`` by a GPU; of several, whichever takes
+    the most counts. Where the graph has a part for each token (``fitted``), there are polynomials
+    in ``live`` instead, by how far a device may be behind, and ``reads`` is what all of it reads on
+    a GPU.
+    """
+
+    tasks: tuple[Run, ...] = ()
+    runs: tuple[Run, ...] = ()
+    live: Mapping[int, tuple[Polynomial, ...]] = field(default_factory=dict)
+    kernels: int = 0
+    reads: Polynomial = field(default_factory=dict)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the graph has a part for each token."""
+        return bool(self.live)
+
+    def peak(self, behind: Behind, point: Point, after: Sequence[Sized] = ()) -> int:
+        """Bytes at the worst moment, at least, where the device is still at what came before."""
+        found = [_most(behind, (*after, each)) for each in self.sized(behind, point)]
+        return max(0, *found, *(self._polynomials(behind, point) if self.fitted else ()))
+
+    def sized(self, behind: Behind, point: Point) -> list[Sized]:
+        """The recordings of what ``behind`` is of, in bytes."""
+        return [
+            (
+                tuple(
+                    (value(a, point), value(b, point), value(c, point), n) for a, b, c, n in kinds
+                ),
+                order,
+            )
+            for kinds, order in (self.runs if behind.commits else self.tasks)
+        ]
+
+    def _polynomials(self, behind: Behind, point: Point) -> list[int]:
+        """By those for a lag that is as large, or the largest known."""
+        lag = behind.lag
+        if behind.commits:
+            # Operations differ, and the average of what they read may mislead.
+            read = max(1, value(self.reads, point))
+            closed = -(-behind.commits * behind.commit_bytes * self.kernels // read)
+            lag = min(lag, max(closed, behind.least_lag))
+        known = sorted(self.live)
+        chosen = next((each for each in known if each >= lag), known[-1])
+        return [value(p, point) for p in self.live[chosen]]
+
+    def to_json(self) -> dict[str, object]:
+        made: dict[str, object] = {}
+        for name in ("tasks", "runs"):
+            if getattr(self, name):
+                made[name] = pack(getattr(self, name))
+        if self.fitted:
+            live = {str(lag): [dict(row) for row in rows] for lag, rows in self.live.items()}
+            made |= {"live": live, "kernels": self.kernels, "reads": dict(self.reads)}
+        return made
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Program:
+        return cls(
+            tasks=_runs(data.get("tasks")),
+            runs=_runs(data.get("runs")),
+            live={int(lag): tuple(map(dict, rows)) for lag, rows in data.get("live", {}).items()},
+            kernels=int(data.get("kernels", 0)),
+            reads=dict(data.get("reads", {})),
+        )
+
+
+def _runs(packed: str | None) -> tuple[Run, ...]:
+    return tuple(
+        (
+            tuple((dict(a), dict(b), dict(c), int(number)) for a, b, c, number in kinds),
+            tuple(order),
+        )
+        for kinds, order in (unpack(packed) if packed else ())
+    )
+
+
+def _most(behind: Behind, runs: Sequence[Sized]) -> int:
+    """Work off ``runs``, one after the other; of the last, the most that is taken meanwhile.
+
+    Counted from the end of it: caches are then as long as they will be, and are counted elsewhere.
+    """
+    queue = _Queue(behind)
+    most = live = end = 0
+    for kinds, order in runs:
+        live -= end  # what the last one leaves is counted elsewhere
+        most = end = 0
+        for at in order:
+            taken, done, read, number = kinds[at]
+            live += taken
+            most = max(most, live)
+            live -= queue.give(done, read, number)
+            end += taken - done
+    return most - end
+
+
+class _Queue:
+    """What a device has been given to do and has not done."""
+
+    def __init__(self, behind: Behind) -> None:
+        self.behind = behind
+        self.clock = 0  # of a CPU: dispatches
+        self.waits: deque[tuple[int, int]] = deque()  # when it is over, and bytes
+        self.back = self.read = self.launched = 0  # of a GPU's command buffer that is being filled
+
+    def give(self, done: int, read: int, number: int) -> int:
+        """An operation of ``number`` dispatches or kernels; bytes that are free after it."""
+        behind = self.behind
+        free = 0
+        if not behind.commits:
+            self.clock += number
+            self.waits.append((self.clock + behind.lag, done))
+            while self.waits and self.waits[0][0] <= self.clock:
+                free += self.waits.popleft()[1]
+            return free
+        self.back += done
+        self.read += read
+        self.launched += number
+        if self.launched > behind.lag // behind.commits or self.read > behind.commit_bytes:
+            self.waits.append((0, self.back))
+            self.back = self.read = self.launched = 0
+            if len(self.waits) == behind.commits:
+                free = self.waits.popleft()[1]
+        return free
