@@ -4,8 +4,7 @@
 
 Two engines side by side under the same seeded load: eight clients, prompts that share beginnings,
 of all lengths up to the context.  Every five seconds MLX's own active and peak memory.  Writes
-OUT.csv and OUT.png; the dashed line is the plan's figure for the engine through the launcher:
-weights + (1.5 x batch + entries + 1) x context x KV + the scores of one prefill step.
+OUT.csv and OUT.png; the dashed line is what the planner says of this model under these settings.
 """
 
 from __future__ import annotations
@@ -29,13 +28,15 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from guard import upstream
-from guard.engines import mlx
+from hub import tracing
+from hub.making import _from_directory
+from planner.demand import CPU, Settings, need
+from planner.traced import Rank, Traced
 from tests.guard.models import make_tiny_llama
 
-LAYERS, KV_HEADS, HEADS, HIDDEN = 4, 2, 4, 256
+LAYERS, HEADS, HIDDEN = 4, 4, 256
 CONTEXT, BATCH, ENTRIES = 1024, 8, 10
 STEP = 64  # small, so that what is kept stands out from what a step takes
-KV_TOKEN = LAYERS * KV_HEADS * (HIDDEN // HEADS) * 2 * 4  # keys and values, float32
 NAMES = ("through the launcher", "without it")
 BARE = """
 import importlib.util
@@ -85,10 +86,26 @@ async def ready(socket: str) -> None:
             return
 
 
+def planned(model: str) -> int:
+    """Bytes that MLX counts at the worst moment, as the plan of a host would have it."""
+    _, texts, headers = _from_directory(Path(model))
+    traced = tracing.trace(texts, headers, sizes=[1])
+    assert isinstance(traced, Traced), traced
+    rank = traced.rank(1)
+    assert isinstance(rank, Rank), rank
+    settings = Settings(
+        prompt_concurrency=BATCH,
+        decode_concurrency=BATCH,
+        prefill_step=STEP,
+        prompt_cache_entries=ENTRIES,
+    )
+    return need(traced, rank, settings, CONTEXT, CPU).mlx
+
+
 async def measure(minutes: float, out: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         model = make_tiny_llama(Path(temporary, "model"), hidden=HIDDEN, layers=LAYERS, heads=HEADS)
-        weights = mlx.weights_bytes(model)
+        plan = planned(model)
         bare = Path(temporary, "bare.py")
         engines = ROOT / "guard/engines"
         bare.write_text(  # noqa: ASYNC240 - before anything runs
@@ -97,7 +114,7 @@ async def measure(minutes: float, out: Path) -> None:
         sockets = {name: f"{temporary}/{at}.sock" for at, name in enumerate(NAMES)}
         scripts = dict(zip(NAMES, (engines / "mlx_launcher.py", bare), strict=True))
         flags = ["--model", model, "--prompt-concurrency", BATCH, "--decode-concurrency", BATCH,
-                 "--prompt-cache-size", ENTRIES + 1, "--prefill-step-size", STEP,
+                 "--prompt-cache-size", ENTRIES, "--prefill-step-size", STEP,
                  "--log-level", "ERROR"]  # fmt: skip
         children = [
             await asyncio.create_subprocess_exec(
@@ -112,8 +129,6 @@ async def measure(minutes: float, out: Path) -> None:
             for child in children:
                 child.kill()
                 await child.wait()
-    scores = 2 * BATCH * HEADS * STEP * CONTEXT * 4  # unfused attention, two copies, float32
-    plan = weights + (1.5 * BATCH + ENTRIES + 1) * CONTEXT * KV_TOKEN + scores
     with out.with_suffix(".csv").open("w", newline="") as file:
         csv.writer(file).writerows(
             [["engine", "seconds", "active_bytes", "peak_bytes", "requests"], *rows]
@@ -147,7 +162,7 @@ async def load(sockets: dict[str, str], minutes: float) -> list[list[object]]:
     return rows
 
 
-def draw(rows: list[list[object]], plan: float, path: Path) -> None:
+def draw(rows: list[list[object]], plan: int, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(9, 4.5))
     for name, colour in (("without it", "tab:red"), ("through the launcher", "tab:blue")):
         mine = [row for row in rows if row[0] == name]

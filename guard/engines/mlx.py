@@ -34,8 +34,7 @@ def command(config: Config, path: str) -> list[str]:
         "--prompt-concurrency": config.prompt_concurrency,
         "--decode-concurrency": config.decode_concurrency,
         "--prefill-step-size": config.prefill_step,
-        # One more than planned: the guard's own probe keeps a prefix of one token there.
-        "--prompt-cache-size": config.prompt_cache_entries and config.prompt_cache_entries + 1,
+        "--prompt-cache-size": config.prompt_cache_entries,
         "--prompt-cache-bytes": config.prompt_cache_bytes,
         "--guard-backend": config.group and config.group.backend,
         "--guard-world": config.group and config.group.world,

@@ -10,7 +10,8 @@ when the locked mlx-lm no longer needs it, and when it no longer applies.
    group of one that answers HTTP.  ``OneClock``: every rank renders the chat template itself, and
    a template that asks for the date would differ at midnight, which deadlocks the group.
 3. ``KeptPrefixes``: stored caches are unevaluated slices that each keep their whole padded batch
-   alive, and an exact hit leaves nothing to process, which ends generation for good.
+   alive, and an exact hit leaves nothing to process, which ends generation for good. What is
+   shorter than ``WORTH_KEEPING`` is not kept: the guard's probe would push out a client's.
 4. ``Handler``: streams carry no log probabilities and are silent while a tool call is generated,
    so a client could have the former, and the guard a sign of life, only without streaming, where
    a request cannot be called off.  ``whole_calls``: a tool call that is JSON but no call breaks the
@@ -47,6 +48,7 @@ server: Any = upstream_server  # untyped, and its classes are stood in for here
 
 PR_SET_PDEATHSIG = 1
 SIGN_EVERY_S = 1.0
+WORTH_KEEPING = 8  # tokens; the probe is of one, with what a tokenizer adds, and two that follow
 
 
 class KeptPrefixes(LRUPromptCache):
@@ -55,10 +57,11 @@ class KeptPrefixes(LRUPromptCache):
     def insert_cache(
         self, model: Any, tokens: list[int], prompt_cache: list[Any], **how: Any
     ) -> None:
+        if not self.max_size or len(tokens) < WORTH_KEEPING:
+            return
         # What makes room for it goes before it is evaluated, so that there is never one more.
         super().insert_cache(model, tokens, prompt_cache, **how)
-        if self.max_size:
-            mx.eval([layer.state for layer in prompt_cache])
+        mx.eval([layer.state for layer in prompt_cache])
 
     def fetch_nearest_cache(self, model: Any, tokens: list[int]) -> tuple[Any, list[int]]:
         cache, rest = super().fetch_nearest_cache(model, tokens)

@@ -59,11 +59,11 @@ def test_an_exact_hit_leaves_nothing_upstream() -> None:
 def test_an_exact_hit_leaves_one_token_here() -> None:
     """In effect: the last tokens are processed again, on a cache that is shorter by them."""
     cache = launcher.KeptPrefixes(4)
-    cache.insert_cache("m", [1, 2, 3], kept(3))
-    (layer,), rest = cache.fetch_nearest_cache("m", [1, 2, 3])
-    assert rest == [2, 3]
-    assert layer.offset == 1
-    assert cache.fetch_nearest_cache("m", [1, 2, 3, 4])[1] == [4]
+    cache.insert_cache("m", [*range(9)], kept(9))
+    (layer,), rest = cache.fetch_nearest_cache("m", [*range(9)])
+    assert rest == [7, 8]
+    assert layer.offset == 7
+    assert cache.fetch_nearest_cache("m", [*range(10)])[1] == [9]
     assert launcher.KeptPrefixes(4).fetch_nearest_cache("m", [1]) == (None, [1])
 
 
@@ -75,11 +75,11 @@ def test_an_exact_hit_that_cannot_be_trimmed_is_no_hit() -> None:
             return False
 
     state = State()
-    state.keys, state.values, state.offset = kept(3)[0].state[0], kept(3)[0].state[1], 3
+    state.keys, state.values, state.offset = *kept(9)[0].state[:2], 9
     cache = launcher.KeptPrefixes(4)
-    cache.insert_cache("m", [1, 2, 3], [state])
-    found, rest = cache.fetch_nearest_cache("m", [1, 2, 3])
-    assert (found, rest) == (None, [1, 2, 3])
+    cache.insert_cache("m", [*range(9)], [state])
+    assert cache.fetch_nearest_cache("m", [*range(10)])[1] == [9]
+    assert cache.fetch_nearest_cache("m", [*range(9)]) == (None, [*range(9)])
 
 
 MEASURE = """
@@ -96,7 +96,7 @@ batch = BatchKVCache([0] * 8)
 batch.update_and_fetch(mx.ones((8, 4, 512, 64)), mx.ones((8, 4, 512, 64)))
 mx.eval(batch.state)
 one = batch.nbytes // 8
-store.insert_cache("m", [1], [batch.extract(0)], cache_type="assistant")
+store.insert_cache("m", [1] * 8, [batch.extract(0)], cache_type="assistant")
 del batch
 mx.clear_cache()
 print(json.dumps((mx.get_active_memory() - base) / one))
@@ -117,7 +117,7 @@ mx.eval(batch.state)
 one = batch.nbytes // 4
 base = mx.get_active_memory()
 for at in range(4):
-    store.insert_cache("m", [at], [batch.extract(at)], cache_type="assistant")
+    store.insert_cache("m", [at] * int(sys.argv[3]), [batch.extract(at)], cache_type="assistant")
 print(json.dumps((mx.get_peak_memory() - base) / one))
 """
 
@@ -125,8 +125,18 @@ print(json.dumps((mx.get_peak_memory() - base) / one))
 @pytest.mark.parametrize("entries", [0, 1, 3])
 def test_what_is_kept_is_never_one_more_than_was_said(entries: int) -> None:
     """The oldest goes before the newest is evaluated: a plan counts so many and no more."""
-    words = [sys.executable, "-c", FULL, str(LAUNCHER), str(entries)]
-    assert float(subprocess.check_output(words, timeout=60)) == pytest.approx(entries, abs=0.1)
+    assert kept_at_most(entries, tokens=100) == pytest.approx(entries, abs=0.1)
+
+
+def test_what_is_as_short_as_a_probe_is_not_kept() -> None:
+    """The engine is told as many entries as are planned, and all are the clients'."""
+    assert kept_at_most(3, tokens=5) == pytest.approx(0, abs=0.1)
+
+
+def kept_at_most(entries: int, *, tokens: int) -> float:
+    """Sequences' memory taken at the worst moment, where four are kept one after the other."""
+    words = [sys.executable, "-c", FULL, str(LAUNCHER), str(entries), str(tokens)]
+    return float(subprocess.check_output(words, timeout=60))
 
 
 def sequences_held(which: str) -> float:
