@@ -40,7 +40,8 @@ class Host:
         self.layers = [Path(layer) for layer in record["layers"]]
         self.binds: list[str] = record["binds"]
         self._disk = Disk(self.directory, durable=self.durable)
-        self._container = Nspawn(record["machine"], self.directory / "console.log")
+        self._machine: str = record["machine"]
+        self._container = Nspawn(self._machine, self.directory / "console.log")
 
     # What it is
 
@@ -264,7 +265,9 @@ class Host:
         )
 
     def destroy(self) -> None:
-        """Remove it and everything that was made for it."""
+        """Remove it and everything that was made for it, but not another one that has its name."""
+        if self._record()["machine"] != self._machine:
+            return
         self._container.kill()
         process = self._process()
         if process is not None:

@@ -87,7 +87,7 @@ def host(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Host]:
     """A fresh Debian 12 host for one test."""
     booted = lab.boot(_host_name(request.node.name))
     yield booted
-    booted.destroy()
+    lab.host(booted.name).destroy()  # a test may have given it another identity
 
 
 @pytest.fixture(scope="session")

@@ -206,6 +206,8 @@ class TestRebuilding:
         now = (after.address, after.public_key, after.run("cat /etc/machine-id").stdout)
         assert not set(before) & set(now)
         assert after.root_run("ls /root").stdout == ""
+        host.destroy()  # gone already: it is not the one that has its name now
+        assert after.running()
 
     def test_a_snapshot_is_where_another_host_starts(self, lab: Lab, host: Host) -> None:
         """A host over a snapshot has the state, deletions included, and its own identity."""
