@@ -16,10 +16,11 @@ import click
 from rich.console import Console
 
 from hub.lock import Entry, Lock, LockError, ensure
-from planner import Plan, place
 from planner.declared import Gpu, Host, InventoryError, Model, Secret
 from planner.fleet import read_hosts
 from planner.gpus import find
+from planner.placement import place
+from planner.plan import Plan
 from planner.report import report
 from planner.why import why
 

@@ -16,9 +16,9 @@ sys.path[:0] = [str(ROOT)]
 
 from hub import lock
 from plan import show
-from planner import place
 from planner.declared import Host, Model
 from planner.gpus import BY_NAME
+from planner.placement import place
 
 CARD = BY_NAME["NVIDIA RTX PRO 6000 Blackwell Workstation Edition"].gpu
 

@@ -19,8 +19,8 @@ from matplotlib import pyplot as plt
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from planner import place
 from planner.declared import Gpu, Host, Model
+from planner.placement import place
 from planner.program import Program
 from planner.traced import Kind, Rank, Traced
 

@@ -67,6 +67,7 @@ def _run(
         "PYTHONDONTWRITEBYTECODE": "1",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
+        "OPENBLAS_NUM_THREADS": "1",  # numpy has little to do, and its threads wait busily
     }
     with subprocess.Popen(
         [python, "-P", "-m", "planner.hollow", str(directory), ",".join(map(str, sizes))],

@@ -13,10 +13,11 @@ from typing import Protocol
 
 from manifest import checking, weights
 from manifest.declaration import Declaration, Model, Sources, declare
-from planner import Detected, Placement, Refusal, place
 from planner import declared as inventory_data
 from planner.bound import Bound
 from planner.fleet import related
+from planner.placement import Detected, place
+from planner.plan import Placement, Refusal
 from planner.traced import Traced
 
 # The ranks of one host have a network to themselves: its guards meet there at the first port, its

@@ -10,8 +10,8 @@ buffer of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -29,6 +29,7 @@ VIEWS = frozenset(
 )  # fmt: skip
 # Share it where its strides allow, copy otherwise.
 RESHAPES = frozenset({"Contiguous", "Flatten", "Reshape", "Unflatten"})
+LIE_ELSEWHERE = VIEWS | RESHAPES
 # Take over an input's buffer of the same size that is read for the last time
 # (mlx/backend/common/{unary,binary,ternary,copy}.h and the primitives' own `eval`).
 DONATE = frozenset(
@@ -47,6 +48,7 @@ DONATE = frozenset(
 PRODUCTS = frozenset({"AddMM", "GatherMM", "GatherQMM", "Matmul", "QuantizedMatmul"})
 # Copy an input that is not in rows (mlx/backend/cpu/{scan,softmax,logsumexp}.cpp).
 WANT_ROWS = frozenset({"LogSumExp", "Scan", "Softmax"})
+COPY = PRODUCTS | WANT_ROWS | {"Convolution"}
 # Of those that donate, the ones that are not element by element.
 NOT_ELEMENTWISE = frozenset(
     {
@@ -83,9 +85,9 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The operations in MLX's order, the inputs and constants, the names of the results.
+    """The operations, the inputs and constants, the names of the results.
 
-    As an export has them and a CPU runs them: the parts of what ``mx.compile`` joins are apart.
+    As an export has them: the parts of what ``mx.compile`` joins are apart.
     """
 
     operations: tuple[Operation, ...]
@@ -93,10 +95,13 @@ class Graph:
     results: tuple[str, ...]
     spent: frozenset[str]  # inputs whose buffers are the pass's own to reuse or give back
 
+    def ordered(self) -> Graph:
+        """The same in MLX's order, as a CPU runs it."""
+        return replace(self, operations=scheduled(self.operations, self.results))
+
     def compiled(self) -> Graph:
-        """The same as a GPU runs it."""
-        order = scheduled(joined(self.operations, self.results), self.results)
-        return Graph(order, self.given, self.results, self.spent)
+        """The same in MLX's order, as a GPU runs it."""
+        return replace(self, operations=joined(self.operations, self.results)).ordered()
 
     def alike(self, other: Graph) -> bool:
         """Whether both are the same but for shapes."""
@@ -116,11 +121,24 @@ def record(
     own: set[str] = set()
     given: dict[str, Made] = {}
     results: list[str] = []
+    known: dict[Any, Any] = {}
+    one = known.setdefault  # of names and shapes, which come again and again
 
     def see(item: Mapping[str, Any]) -> None:
         kind = item["type"]
-        if kind == "inputs":
-            given.update({row[0]: _made(row) for row in item["inputs"]})
+        if kind == "primitive":
+            name = item["name"]
+            reads = tuple([one(row[0], row[0]) for row in item["inputs"]])
+            makes = tuple(
+                [
+                    Made(one(array, array), one(tuple(shape), tuple(shape)), dtype.size)
+                    for array, shape, dtype in item["outputs"]
+                ]
+            )
+            operations.append(Operation(one(name, name), reads, makes, tuple(item["arguments"])))
+        elif kind == "inputs":
+            for name, shape, dtype in item["inputs"]:
+                given[name] = Made(name, tuple(shape), dtype.size)
         elif kind == "keyword_inputs":
             own.update(name for keyword, name in item["keywords"] if spent(keyword))
         elif kind == "constants":
@@ -128,18 +146,9 @@ def record(
                 given[name] = Made(name, tuple(array.shape), array.dtype.size)
         elif kind == "outputs":
             results.extend(row[0] for row in item["outputs"])
-        elif kind == "primitive":
-            reads = tuple(row[0] for row in item["inputs"])
-            makes = tuple(map(_made, item["outputs"]))
-            operations.append(Operation(item["name"], reads, makes, tuple(item["arguments"])))
 
     mx.export_function(see, function, (), dict(arrays))  # as keywords: 1024 at most
-    return Graph(scheduled(operations, results), given, tuple(results), frozenset(own))
-
-
-def _made(row: tuple[str, Sequence[int], mx.Dtype]) -> Made:
-    name, shape, dtype = row
-    return Made(name, tuple(shape), int(dtype.size))
+    return Graph(tuple(operations), given, tuple(results), frozenset(own))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +176,7 @@ class _Buffers:
         # The buffer of a weight belongs to nobody here: it stays.
         self.owner: dict[str, str | None] = dict.fromkeys(graph.given)
         self.owner.update({name: name for name in graph.spent})
-        self.holders: dict[str, set[str]] = {name: {name} for name in graph.spent}
+        self.holders = dict.fromkeys(graph.spent, 1)  # of each buffer, arrays that lie in it
         self.made: dict[str, Made] = dict(graph.given)
         self.strides = {name: strides.in_rows(made.shape) for name, made in graph.given.items()}
         self.read: set[str | None] = set()  # buffers that an operation reads, and may hold yet
@@ -176,13 +185,21 @@ class _Buffers:
         shape = self.made[name].shape
         return strides.alike(shape, self.strides[name], strides.in_rows(shape))
 
-    def dense(self, name: str) -> bool:
-        return strides.dense(self.made[name].shape, self.strides[name])
+    def of(self, names: Iterable[str]) -> tuple[strides.Array, ...]:
+        """Shapes and strides."""
+        return tuple([(self.made[name].shape, self.strides[name]) for name in names])
 
-    def single(self, name: str) -> bool:
-        """Whether all of it is one element."""
-        shape = self.made[name].shape
-        return not any(s for n, s in zip(shape, self.strides[name], strict=True) if n != 1)
+    def gives(self, name: str, made: Made) -> bool:
+        """Whether the buffer of ``name``, read for the last time, is fit for ``made``."""
+        owner = self.owner[name]
+        if owner is None or owner in self.read or self.holders[owner] > 1:
+            return False
+        given = self.made[name]
+        return (
+            given.item == made.item
+            and math.prod(given.shape) == math.prod(made.shape)
+            and size(self.made[owner]) <= size(made) + DONATION_EXTRA
+        )
 
     def share(self, made: Made, source: str, lies: strides.Strides) -> None:
         owner = self.owner[source]
@@ -190,28 +207,25 @@ class _Buffers:
         self.strides[made.name] = lies
         self.made[made.name] = made
         if owner is not None:
-            self.holders[owner].add(made.name)
+            self.holders[owner] += 1
 
     def take(self, made: Made, lies: strides.Strides) -> None:
         self.made[made.name] = made
         self.owner[made.name] = made.name
         self.strides[made.name] = lies
-        self.holders[made.name] = {made.name}
+        self.holders[made.name] = 1
 
     def drop(self, name: str) -> str | None:
         """Nobody reads ``name`` any more; the buffer that this sets free, if any."""
         owner = self.owner[name]
-        if owner is None or owner not in self.holders:
+        if owner is None:
             return None
-        self.holders[owner].discard(name)
-        if self.holders[owner]:
-            return None
-        del self.holders[owner]
-        return owner
+        self.holders[owner] -= 1
+        return None if self.holders[owner] else owner
 
 
 def replay(graph: Graph) -> Run:
-    """Work the graph off in its order, with views and donation as MLX has them."""
+    """Work the graph off as it is ordered, with views and donation as MLX has them."""
     last = {name: at for at, step in enumerate(graph.operations) for name in step.reads}
     results = frozenset(graph.results)
     buffers = _Buffers(graph)
@@ -220,24 +234,20 @@ def replay(graph: Graph) -> Run:
     kernels: list[int] = []
     reads: list[tuple[Made, ...]] = []
     for at, step in enumerate(graph.operations):
-        ends = [
-            name for name in dict.fromkeys(step.reads) if last[name] == at and name not in results
-        ]
+        sources = dict.fromkeys(step.reads)
+        ends = [name for name in sources if last[name] == at and name not in results]
         once = [name for name in ends if step.reads.count(name) == 1]  # `x * x` takes over nothing
-        new = tuple(made for made in step.makes if not _shared(step, made, buffers, once))
-        for made in new:
-            buffers.take(made, _lies(step, made, buffers)[0])
+        new = tuple([made for made in step.makes if not _shared(step, made, buffers, once)])
         own = {buffers.owner[made.name] for made in step.makes}
-        buffers.read.update({buffers.owner[name] for name in step.reads} - own)
+        buffers.read.update([it for name in sources if (it := buffers.owner[name]) not in own])
         ends += [m.name for m in step.makes if m.name not in last and m.name not in results]
         free = [owner for name in ends if (owner := buffers.drop(name)) is not None]
-        copies = tuple(_copies(step, buffers))
+        copies = tuple(_copies(step, buffers)) if step.name in COPY else ()
         taken.append(new + copies)
-        done.append(copies + tuple(buffers.made[owner] for owner in free))
+        done.append(copies + tuple([buffers.made[owner] for owner in free]))
         works = bool(new) or step.name in DONATE
         kernels.append(_kernels(step, copied=bool(new), copies=len(copies)) if works else 0)
-        sources = dict.fromkeys(step.reads) if works else {}
-        reads.append(tuple(buffers.made[name] for name in sources))
+        reads.append(tuple([buffers.made[name] for name in sources]) if works else ())
     behind = tuple(buffers.made[buffers.owner[name] or name] for name in graph.results)
     return Run(
         taken=tuple(taken),
@@ -275,60 +285,42 @@ def _copies(step: Operation, buffers: _Buffers) -> Iterator[Made]:
             yield made
 
 
-def _lies(step: Operation, made: Made, buffers: _Buffers) -> tuple[strides.Strides, set[str]]:
+def _lies(step: Operation, made: Made, buffers: _Buffers) -> tuple[strides.Strides, list[str]]:
     """How ``made`` lies in a buffer of its own, and what it reads that may give it one instead.
 
     As MLX has it element by element (mlx/backend/common/{unary,binary,ternary}.h), and of what is
-    compiled (compiled.cpp, ``compiled_allocate_outputs``): where all lies alike, the new array does
-    too and takes over any of it; otherwise it lies in rows and takes over what does.
+    compiled (compiled.cpp, ``compiled_allocate_outputs``).
     """
-    rows = strides.in_rows(made.shape)
     if step.name not in DONATE:
-        return rows, set()
-    reads = dict.fromkeys(step.reads)
+        return strides.in_rows(made.shape), []
+    reads = list(dict.fromkeys(step.reads))
     if step.name in NOT_ELEMENTWISE:
-        return rows, {name for name in reads if buffers.dense(name)}
-    # One element for all stands beside anything, but for a choice of two.
-    single = {name for name in reads if buffers.single(name)} if step.name != "Select" else set()
-    wide = [name for name in reads if name not in single]
-    if len(wide) == 1 and buffers.dense(wide[0]):
-        return buffers.strides[wide[0]], set(wide)
-    for lie in (rows, strides.in_columns(made.shape)):
-        if wide and all(strides.alike(made.shape, buffers.strides[name], lie) for name in wide):
-            return lie, set(wide)
-    return rows, {name for name in wide if buffers.lies_in_rows(name)}
+        givers = [name for name in reads if strides.dense(*buffers.of([name])[0])]
+        return strides.in_rows(made.shape), givers
+    lies, may = strides.elementwise(made.shape, buffers.of(reads), choice=step.name == "Select")
+    return lies, [reads[at] for at in may]
 
 
-def _shared(step: Operation, made: Made, buffers: _Buffers, ends: Sequence[str]) -> bool:
-    """Lay ``made`` into a buffer that is there, where MLX does."""
-    source = step.reads[0] if step.reads else None
-    if source is None:
-        return False
-    before, lies = buffers.made[source].shape, buffers.strides[source]
-    if step.name in VIEWS:
-        view = strides.of_view(step.name, step.arguments, before, lies, made.shape)
-        buffers.share(made, source, view)
-        return True
-    if step.name in RESHAPES:
-        reshaped = strides.of_reshape(before, lies, made.shape)
-        if reshaped is not None:
-            buffers.share(made, source, reshaped)
-        return reshaped is not None
-    if step.name not in DONATE:
-        return False
+def _shared(step: Operation, made: Made, buffers: _Buffers, once: Sequence[str]) -> bool:
+    """Lay ``made`` into a buffer that is there, where MLX does, else into one of its own.
+
+    ``once``: what the operation reads once, and nobody after it.
+    """
+    if step.reads and step.name in LIE_ELSEWHERE:
+        source = step.reads[0]
+        before, lies = buffers.made[source].shape, buffers.strides[source]
+        view = (
+            strides.of_view(step.name, step.arguments, before, lies, made.shape)
+            if step.name in VIEWS
+            else strides.of_reshape(before, lies, made.shape)
+        )
+        if view is not None:
+            buffers.share(made, source, view)
+            return True
     lies, givers = _lies(step, made, buffers)
-    for name in ends:
-        owner = buffers.owner[name]
-        given = buffers.made[name]
-        if (
-            name in givers
-            and owner is not None
-            and owner not in buffers.read
-            and buffers.holders[owner] == {name}
-            and given.item == made.item
-            and math.prod(given.shape) == math.prod(made.shape)
-            and size(buffers.made[owner]) <= size(made) + DONATION_EXTRA
-        ):
+    for name in once if givers else ():
+        if name in givers and buffers.gives(name, made):
             buffers.share(made, name, lies)
             return True
+    buffers.take(made, lies)
     return False

@@ -36,8 +36,8 @@ def transient(directory: Path, lag: int) -> int:
         flat: Any = tree_flatten(model.parameters())
         return [array for _, array in flat]
 
-    recorded = _read_when_wanted(graph.record(run, arrays, lambda _: False))
-    return max(0, work.peaks(recorded, [lag])[lag])
+    recorded = _read_when_wanted(graph.record(run, arrays, lambda _: False).ordered())
+    return max(0, work.peak(graph.replay(recorded), lag))
 
 
 def _read_when_wanted(recorded: graph.Graph) -> graph.Graph:

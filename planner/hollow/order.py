@@ -32,9 +32,9 @@ Op = TypeVar("Op", bound=_Operation)
 def scheduled(operations: Sequence[Op], results: Sequence[str]) -> tuple[Op, ...]:
     """Put ``operations``, of which ``results`` are wanted, into MLX's order."""
     maker = {made.name: at for at, step in enumerate(operations) for made in step.makes}
+    last = len(operations)
     wants = [[maker[name] for name in step.reads if name in maker] for step in operations]
     wants.append([maker[name] for name in results if name in maker])  # the evaluation itself
-    last = len(operations)
     readers = _readers(wants, last)
     noted = [last]
     deeper: list[tuple[int, int]] = []
@@ -56,14 +56,13 @@ def scheduled(operations: Sequence[Op], results: Sequence[str]) -> tuple[Op, ...
     return tuple(operations[step] for step in reversed(noted) if step != last)
 
 
-def _readers(wants: Sequence[Sequence[int]], last: int) -> dict[int, int]:
-    """How often each operation that is needed at all is read."""
-    readers: dict[int, int] = {}
+def _readers(wants: Sequence[Sequence[int]], last: int) -> list[int]:
+    """How often each operation is read by one that is needed."""
+    readers = [0] * len(wants)
     unseen = [last]
-    while unseen:
-        for source in wants[unseen.pop()]:
-            if source not in readers:
-                readers[source] = 0
+    for step in unseen:
+        for source in wants[step]:
+            if not readers[source]:
                 unseen.append(source)
             readers[source] += 1
     return readers

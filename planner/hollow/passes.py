@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.nn.layers.base import Module
 from mlx_lm.models import cache as caches
 
 from planner.hollow import graph, recording
@@ -16,6 +16,8 @@ from planner.program import Point
 
 STEP = 256  # tokens by which caches grow; the edges of what they make
 Caches = list[Any]
+# A name, what holds the array, and the key or attribute or index there.
+Slot = tuple[str, Any, Any]
 
 
 class Passes:
@@ -33,6 +35,7 @@ class Passes:
         self.within = within  # contexts that are shorter than any window
         self.examples = list(leaves(list(examples)))
         self.merged = merged  # as the batch generator has caches, even of one sequence
+        self.parameters = list(_parameters("p", model))
 
     def first(self, made: Caches, tokens: int) -> tuple[graph.Graph, list[str]]:
         """``tokens`` of one prompt into empty caches, and the caches' names of the last results."""
@@ -255,25 +258,30 @@ class Passes:
         kept: Caches | None = None,
         spent: bool = True,
     ) -> graph.Graph:
-        flat: Any = tree_flatten(self.model.parameters())
-        arrays: dict[str, mx.array] = {f"p.{name}": array for name, array in flat}
-        places = [*slots("c", made), *slots("g", gone or []), *slots("k", kept or [])]
-        arrays |= {name: get(holder, key) for name, holder, key in places}
-        arrays["tokens"] = mx.zeros(tokens, mx.int32)
+        places = [
+            *self.parameters,
+            *slots("c", made),
+            *slots("g", gone or []),
+            *slots("k", kept or []),
+        ]
+        arrays = {name: get(holder, key) for name, holder, key in places}
 
-        def run(**given: mx.array) -> list[mx.array]:
-            parameters = [(k[2:], v) for k, v in given.items() if k.startswith("p.")]
-            self.model.update(tree_unflatten(parameters))
+        def run(tokens: mx.array, **given: mx.array) -> list[mx.array]:
             for name, holder, key in places:
                 put(holder, key, given[name])
-            results = function(given["tokens"])
+            results = function(tokens)
             return [*results, *(get(holder, key) for _, holder, key in slots("c", made))]
 
         try:
             with recording.apart():
-                return graph.record(run, arrays, lambda name: spent and name[:2] in {"c.", "g."})
+                return graph.record(
+                    run,
+                    {**arrays, "tokens": mx.zeros(tokens, mx.int32)},
+                    lambda name: spent and name[:2] in {"c.", "g."},
+                )
         finally:
-            self.model.update(tree_unflatten([(name, array) for name, array in flat]))
+            for name, holder, key in self.parameters:
+                put(holder, key, arrays[name])
 
 
 def _keep(made: Caches, batch: int, cut: int = 0) -> None:
@@ -287,9 +295,21 @@ def _keep(made: Caches, batch: int, cut: int = 0) -> None:
             cache._idx -= cut  # noqa: SLF001 -- as its own `filter` does
 
 
-def slots(prefix: str, made: Sequence[Any]) -> list[tuple[str, Any, str | int]]:
-    """Where caches keep arrays: a name, the holder, its attribute or index."""
-    found: list[tuple[str, Any, str | int]] = []
+def _parameters(prefix: str, tree: Any) -> Iterator[Slot]:  # noqa: ANN401
+    """Where a model keeps what ``Module.parameters`` is of."""
+    items: Iterable[tuple[Any, Any]] = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, held in items:
+        if isinstance(tree, Module) and key.startswith("_"):
+            continue
+        if isinstance(held, mx.array):
+            yield f"{prefix}.{key}", tree, key
+        elif isinstance(held, dict | list):
+            yield from _parameters(f"{prefix}.{key}", held)
+
+
+def slots(prefix: str, made: Sequence[Any]) -> list[Slot]:
+    """Where caches keep arrays."""
+    found: list[Slot] = []
     for at, cache in enumerate(leaves(list(made))):
         for name, held in vars(cache).items():
             if isinstance(held, mx.array):
@@ -303,13 +323,13 @@ def slots(prefix: str, made: Sequence[Any]) -> list[tuple[str, Any, str | int]]:
     return found
 
 
-def get(holder: Any, key: str | int) -> mx.array:  # noqa: ANN401
-    array: mx.array = holder[key] if isinstance(key, int) else getattr(holder, key)
+def get(holder: Any, key: Any) -> mx.array:  # noqa: ANN401
+    array: mx.array = holder[key] if isinstance(holder, dict | list) else getattr(holder, key)
     return array
 
 
-def put(holder: Any, key: str | int, array: mx.array) -> None:  # noqa: ANN401
-    if isinstance(key, int):
+def put(holder: Any, key: Any, array: mx.array) -> None:  # noqa: ANN401
+    if isinstance(holder, dict | list):
         holder[key] = array
     else:
         setattr(holder, key, array)

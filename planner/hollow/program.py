@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -17,7 +16,7 @@ from planner.hollow.symbols import Unclear, primes
 from planner.program import Point
 
 STEP = passes.STEP
-BY_TOKEN = (64, 128)  # steps to record at where the graph has a part for each token
+BY_TOKEN = (64, 112)  # steps to record at where the graph has a part for each token
 FAR = (2**16, 2**17)  # tokens at which attention takes more than anything else, in any architecture
 CHUNKS = ("prefill", "enter")  # which of the moves are of a prompt, not of a token
 EMPTY = ("chunk", "prefill")  # which may be the first of a prompt
@@ -56,13 +55,12 @@ def programs(
     prime = primes(dimensions, batched=batched)
     server = passes.Passes(model, examples, merged=merged)
     rotates = any(hasattr(cache, "max_size") for cache in leaves(list(examples)))
-    # Of the length of a step that servers are told, and divides no dimension either.
-    middle = next(n for n in (257, 263, 269, 271) if all(size % n for size in dimensions if size))
-    ways = _Ways(prime, windows, middle=middle, batched=batched, gpu=gpu)
+    states = not all(hasattr(cache, "keys") for cache in leaves(list(examples)))
+    ways = _Ways(prime, windows, dimensions=dimensions, batched=batched, gpu=gpu, states=states)
     made = _all(server, ways, moves=moves)
     if rotates:
         server = passes.Passes(model, examples, merged=merged, within=True)
-        near = _Ways(prime, set(), middle=middle, batched=batched, gpu=gpu)
+        near = _Ways(prime, set(), dimensions=dimensions, batched=batched, gpu=gpu, states=states)
         made |= {f"{name} within": it for name, it in _all(server, near, moves=moves).items()}
     return {name: work.packed(program) for name, program in made.items()}
 
@@ -104,17 +102,31 @@ class _Ways:
     """Two ways to a polynomial: read off the shapes, or fitted to small numbers."""
 
     def __init__(
-        self, prime: Point, windows: set[int], *, middle: int, batched: bool, gpu: bool
+        self,
+        prime: Point,
+        windows: set[int],
+        *,
+        dimensions: Collection[int],
+        batched: bool,
+        gpu: bool,
+        states: bool,
     ) -> None:
         self.prime = prime
-        self.middle = middle
         self.gpu = gpu
         self.batched = batched
+        self.states = states  # only they can need a part of the graph for each token
         self.unrolled: int | None = None  # the first step recorded at where it is fitted; else 0
         small = {0, 1, 2, 3, 4, -1, -2, -3, -4}
         around = {STEP * n + d for n in (-1, 0, 1) for d in (-2, -1, 0, 1, 2)}
         self.edges = small | around | {w + d for w in windows for d in (-2, -1, 0, 1)}
         self.far = -(-max(windows, default=0) // STEP) * STEP
+        # A step so long that no device is behind by all parts for its tokens, and that is not taken
+        # for a dimension of the model's.
+        self.middle = next(
+            n
+            for n in (113, 109, 107, 103, 101, 97, 89, 83, 79, 73)
+            if all(size % n and size - n not in self.edges for size in dimensions if size)
+        )
 
     @property
     def by_token(self) -> bool:
@@ -137,6 +149,8 @@ class _Ways:
         # Many sequences: experts are sorted from 64 tokens on, and that takes the most.
         many = 3 if step is None else 71
         check = Point(many if self.batched else 1, step or 768, self.far + 4096 + (step == 1))
+        if self.unrolled is None and step is None and self.states and self._grows(record):
+            self.unrolled = BY_TOKEN[0]
         if not self.unrolled or step is not None:
             with contextlib.suppress(Unclear):
                 # Where the parts of a pass become kernels, its shapes were checked in parts.
@@ -144,8 +158,8 @@ class _Ways:
                 small = record(check) if checked else None
                 if small is not None and step is None and self.unrolled is None:
                     other = Point(check.batch, 512, check.tokens)
-                    if not small.alike(record(other)):
-                        raise Unclear("the graph has a part for each token")
+                    if self.states and not small.alike(record(other)):
+                        raise Unclear("the graph has a part for each chunk")
                     self.unrolled = 0
                 prime = Point(
                     self.prime.batch, step or self.prime.step, self.prime.tokens + (step == 1)
@@ -162,7 +176,9 @@ class _Ways:
         return self._fitted(record, step, lags)
 
     def _fitted(self, record: Record, step: int | None, lags: Sequence[int]) -> dict[str, Any]:
-        steps = (step, step) if step else self._steps(record)
+        steps = (step, step) if step else BY_TOKEN if self.by_token else (STEP, 4 * STEP)
+        if step is None:
+            self.unrolled = steps[0]
         batches = (2, 3) if self.batched else (1, 1)
         far = self.far + (step == 1)
         # By point of the polynomial, the tokens to record at. Where attention takes the most; where
@@ -177,17 +193,18 @@ class _Ways:
         reads: dict[str, int] = {}  # counted on a GPU only
         kernels = 0
         for grid in grids:
-            graphs = {
-                Point(batch, step, label): record(Point(batch, step, tokens))
+            # Each graph is let go before the next is recorded.
+            seen = {
+                Point(batch, step, label): work.counted(record(Point(batch, step, tokens)), lags)
                 for batch in dict.fromkeys(batches)
                 for (step, label), tokens in grid.items()
             }
-            peaks = {point: work.peaks(graph, lags) for point, graph in graphs.items()}
-            rows.append({lag: work.fitted({p: peaks[p][lag] for p in peaks}) for lag in lags})
-            if not reads and lags != work.ON_CPU:
-                read = {point: work.read(graph) for point, graph in graphs.items()}
-                reads = work.fitted({point: size for point, (size, _) in read.items()})
-                kernels = min(count for _, count in read.values())
+            rows.append(
+                {lag: work.fitted({p: it.peaks[lag] for p, it in seen.items()}) for lag in lags}
+            )
+            if not reads:
+                reads = work.fitted({point: it.reads for point, it in seen.items()})
+                kernels = min(it.kernels for it in seen.values())
         live = {lag: [row[lag] for row in rows] for lag in lags}
         made = {"live": live, "kernels": kernels, "reads": reads}
         if step is None and not chunked:
@@ -200,23 +217,16 @@ class _Ways:
 
         Between the shortest context and one where attention takes more than all else, theirs is the
         worst moment, and no fit of a few points has it. Those with such parts are as they are at
-        this step, which is the least that a server is told.
+        this step, by which the device can be behind.
         """
         point = Point(self.prime.batch, self.middle, self.prime.tokens)
-        edges = {edge for edge in self.edges if edge > 8 - STEP}  # the step is hardly more
-        return work.program(record(point), point, edges, (), lags)
+        return work.program(record(point), point, self.edges, (), lags)
 
-    def _steps(self, record: Record) -> tuple[int, int]:
-        """Two steps that are short where the graph has a part for each token."""
-        # Both beyond the 64 from which experts are sorted, by operations of their own.
-        sizes = [
-            len(record(Point(1 if not self.batched else 2, step, self.far + 4096)).operations)
-            for step in (40, 41)
-        ]
-        (growth,) = (b - a for a, b in pairwise(sizes))
-        steps = BY_TOKEN if growth else (STEP, 4 * STEP)
-        self.unrolled = steps[0]
-        return steps
+    def _grows(self, record: Record) -> bool:
+        """Whether a token more is an operation more; short, for such a recording is a long one."""
+        points = [Point(2 if self.batched else 1, step, self.far + 4096) for step in (40, 41)]
+        one, more = (len(record(point).operations) for point in points)
+        return one != more
 
 
 @contextlib.contextmanager

@@ -7,12 +7,15 @@ MLX's views change strides and copy nothing; what a copy takes is decided by str
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 Shape = tuple[int, ...]
 Strides = tuple[int, ...]
+Array = tuple[Shape, Strides]
 
 
+@cache
 def in_rows(shape: Shape) -> Strides:
     """Of an array that lies as it reads."""
     made: list[int] = []
@@ -23,6 +26,7 @@ def in_rows(shape: Shape) -> Strides:
     return tuple(reversed(made))
 
 
+@cache
 def in_columns(shape: Shape) -> Strides:
     """Of an array of which the first dimension is the one that lies together."""
     return tuple(reversed(in_rows(shape[::-1])))
@@ -30,9 +34,10 @@ def in_columns(shape: Shape) -> Strides:
 
 def alike(shape: Shape, one: Strides, other: Strides) -> bool:
     """The same but for dimensions of one element, of which the stride is nobody's."""
-    return all(n == 1 or a == b for n, a, b in zip(shape, one, other, strict=True))
+    return one == other or all(n == 1 or a == b for n, a, b in zip(shape, one, other, strict=True))
 
 
+@cache
 def dense(shape: Shape, strides: Strides) -> bool:
     """Whether it fills its part of the buffer, in whatever order."""
     step = 1
@@ -43,6 +48,30 @@ def dense(shape: Shape, strides: Strides) -> bool:
     return True
 
 
+@cache
+def elementwise(
+    shape: Shape, reads: tuple[Array, ...], *, choice: bool
+) -> tuple[Strides, tuple[int, ...]]:
+    """Those of what is made element by element of ``reads``, and which of these may give a buffer.
+
+    Where all lies alike, the new array does too and takes over any of it; otherwise it lies in rows
+    and takes over what does. One element for all stands beside anything, but for a ``choice``.
+    """
+    wide = tuple(
+        at
+        for at, (lengths, steps) in enumerate(reads)
+        if choice or any(s for n, s in zip(lengths, steps, strict=True) if n != 1)
+    )
+    if len(wide) == 1 and dense(*reads[wide[0]]):
+        return reads[wide[0]][1], wide
+    rows = in_rows(shape)
+    for lie in (rows, in_columns(shape)):
+        if wide and all(alike(shape, reads[at][1], lie) for at in wide):
+            return lie, wide
+    return rows, tuple(at for at in wide if alike(*reads[at], in_rows(reads[at][0])))
+
+
+@cache
 def for_matmul(shape: Shape, strides: Strides) -> bool:
     """Whether a product takes the last two dimensions as they lie (``check_transpose``)."""
     if len(shape) < 2:  # noqa: PLR2004 -- a vector
@@ -72,6 +101,7 @@ def of_view(
     return of_reshape(before, strides, after) or in_rows(after)  # ExpandDims, Squeeze
 
 
+@cache
 def of_reshape(before: Shape, strides: Strides, after: Shape) -> Strides | None:
     """Those of a reshape that copies nothing; None where it must (``prepare_reshape``)."""
     if alike(before, strides, in_rows(before)):

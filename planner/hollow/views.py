@@ -112,7 +112,7 @@ def _extra(passes: Passes, tokens: int, *, uneven: bool) -> list[int]:
     recorded, names = passes.first(made, tokens)
     held: list[int] = [0] * len(passes.examples)
     behind: list[dict[str, graph.Made]] = [{} for _ in passes.examples]
-    run = graph.replay(recorded)
+    run = graph.replay(recorded.ordered())
     sizes = {array.name: array for step in recorded.operations for array in step.makes}
     results = recorded.results[len(recorded.results) - len(names) :]
     for name, result, owner in zip(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner.hollow.graph import Graph, Made, Run, replay, size
-from planner.hollow.symbols import INDEX, TERMS, Unclear, row, terms
+from planner.hollow.graph import Graph, Made, Run, Shape, replay, size
+from planner.hollow.symbols import INDEX, TERMS, Row, Unclear, row, terms
 from planner.program import Point, pack
-
-Matrix = np.ndarray[Any, np.dtype[np.int64]]
 
 # Dispatches by which a CPU may be behind; kernels by which a GPU may be, where a graph has a part
 # for each token: planner/demand.py says which holds where.
@@ -28,39 +26,45 @@ def program(
     lags: Sequence[int],
 ) -> dict[str, Any]:
     """The pass recorded at ``point``, checked against ``others``. Raises Unclear."""
-    arrays = [array for step in graph.operations for array in step.makes]
-    arrays += graph.given.values()
-    at = {array.name: index for index, array in enumerate(arrays)}
-    known: dict[tuple[Any, int], tuple[int, ...]] = {}
-    for array in arrays:
-        key = (array.shape, array.item)
-        if key not in known:
-            known[key] = row(array.shape, array.item, point, edges)
-    rows = np.array([known[array.shape, array.item] for array in arrays], dtype=np.int64)
+    rows: dict[tuple[Shape, int], Row] = {}
+    for array in _arrays(graph):
+        if (array.shape, array.item) not in rows:
+            rows[array.shape, array.item] = row(array.shape, array.item, point, edges)
     for other, where in others:
-        _agree(graph, rows, arrays, other, where)
+        _agree(graph, rows, other, where)
     ways = {"tasks": ON_CPU, "runs": ON_GPU}
     return {
-        name: [_operations(_run(graph, cpu=known == ON_CPU), rows, at, cpu=known == ON_CPU)]
+        name: [_operations(_run(graph, cpu=known == ON_CPU), rows, cpu=known == ON_CPU)]
         for name, known in ways.items()
         if set(lags) & set(known)
     }
 
 
-def _operations(run: Run, rows: Matrix, at: Mapping[str, int], *, cpu: bool) -> list[Any]:
+def _arrays(graph: Graph) -> list[Made]:
+    return [*(array for step in graph.operations for array in step.makes), *graph.given.values()]
+
+
+def _operations(run: Run, rows: Mapping[tuple[Shape, int], Row], *, cpu: bool) -> list[Any]:
     """What each operation takes, gives back and reads, its dispatches or kernels; their order."""
-    reads = ((),) * len(run.reads) if cpu else run.reads  # of a CPU nobody asks
-    parts = [_summed(moments, rows, at) for moments in (run.taken, run.done, reads)]
-    number = run.dispatches if cpu else run.kernels
-    whole = np.hstack([*parts, np.array(number, dtype=np.int64)[:, None]])
-    whole = whole[whole.any(axis=1)]
-    kinds, order = np.unique(whole, axis=0, return_inverse=True)
-    split = [np.split(kind[:-1], 3) for kind in kinds]
-    operations = [
-        (*map(named, polynomials), int(kind[-1]))
-        for polynomials, kind in zip(split, kinds, strict=True)
-    ]
-    return [operations, order.ravel().tolist()]
+    seen: dict[tuple[object, ...], int | None] = {}
+    kinds: dict[tuple[Row, Row, Row, int], int] = {}
+    order: list[int] = []
+    counted = run.dispatches if cpu else run.kernels
+    for taken, done, reads, number in zip(run.taken, run.done, run.reads, counted, strict=True):
+        moments = (taken, done, () if cpu else reads)  # of a CPU nobody asks what it reads
+        key = (number, *[tuple([(m.shape, m.item) for m in moment]) for moment in moments])
+        if key not in seen:
+            a, b, c = (_summed(rows[m.shape, m.item] for m in moment) for moment in moments)
+            some = any((*a, *b, *c, number))
+            seen[key] = kinds.setdefault((a, b, c, number), len(kinds)) if some else None
+        at = seen[key]
+        if at is not None:
+            order.append(at)
+    return [[(named(a), named(b), named(c), number) for a, b, c, number in kinds], order]
+
+
+def _summed(rows: Iterable[Row]) -> Row:
+    return tuple(map(sum, zip((0,) * len(TERMS), *rows, strict=True)))
 
 
 def either(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def packed(program: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(graph: Graph, *, cpu: bool) -> Run:
     """On a CPU nothing is compiled (guard/engines/mlx.py, ``environment``)."""
-    return replay(graph if cpu else graph.compiled())
+    return replay(graph.ordered() if cpu else graph.compiled())
 
 
 def named(values: Iterable[int]) -> dict[str, int]:
@@ -85,13 +89,16 @@ def named(values: Iterable[int]) -> dict[str, int]:
     return {term: int(v) for term, v in zip(TERMS, values, strict=True) if v}
 
 
-def _agree(graph: Graph, rows: Matrix, arrays: Sequence[Made], other: Graph, where: Point) -> None:
+def _agree(graph: Graph, rows: Mapping[tuple[Shape, int], Row], other: Graph, where: Point) -> None:
     if not graph.alike(other):
         raise Unclear("the operations depend on the step")
-    seen = [array for step in other.operations for array in step.makes]
-    seen += other.given.values()
-    for counted, mine, theirs in zip(rows @ np.array(terms(where)), arrays, seen, strict=True):
-        if int(counted) != size(theirs):
+    there = terms(where)
+    counted = {
+        array: sum(a * b for a, b in zip(known, there, strict=True))
+        for array, known in rows.items()
+    }
+    for mine, theirs in zip(_arrays(graph), _arrays(other), strict=True):
+        if counted[mine.shape, mine.item] != size(theirs):
             raise Unclear(f"an array of {mine.shape} here is one of {theirs.shape} there")
 
 
@@ -113,23 +120,31 @@ def changes(run: Run, lag: int) -> list[list[Made]]:
     return back
 
 
-def _summed(moments: Sequence[Sequence[Made]], rows: Matrix, at: Mapping[str, int]) -> Matrix:
-    """By moment, the polynomial of all its arrays."""
-    total = np.zeros((len(moments), len(TERMS)), dtype=np.int64)
-    pairs = [(i, at[made.name]) for i, moment in enumerate(moments) for made in moment]
-    if pairs:
-        index, which = np.array(pairs).T
-        np.add.at(total, index, rows[which])
-    return total
+class Counted(NamedTuple):
+    """One recording where the graph has a part for each token, in bytes."""
+
+    peaks: dict[int, int]  # by lag, at the worst moment, counted from the end
+    reads: int = 0  # by all operations on a GPU
+    kernels: int = 0  # there
 
 
-def peaks(graph: Graph, lags: Sequence[int]) -> dict[int, int]:
-    """Bytes at the worst moment of one recording, counted from the end, by lag."""
-    runs = {cpu: _run(graph, cpu=cpu) for cpu in {lag in ON_CPU for lag in lags}}
-    return {lag: _peak(runs[lag in ON_CPU], lag) for lag in lags}
+def counted(graph: Graph, lags: Sequence[int]) -> Counted:
+    """Replayed as often as ``lags`` ask: for a CPU, for a GPU."""
+    here = [lag for lag in lags if lag in ON_CPU]
+    there = [lag for lag in lags if lag not in ON_CPU]
+    peaks: dict[int, int] = {}
+    if here:
+        run = _run(graph, cpu=True)
+        peaks |= {lag: peak(run, lag) for lag in here}
+    if not there:
+        return Counted(peaks)
+    run = _run(graph, cpu=False)
+    peaks |= {lag: peak(run, lag) for lag in there}
+    return Counted(peaks, sum(size(made) for step in run.reads for made in step), sum(run.kernels))
 
 
-def _peak(run: Run, lag: int) -> int:
+def peak(run: Run, lag: int) -> int:
+    """Bytes at the worst moment of one replay, counted from its end, with the device behind."""
     live = most = 0
     for new, old in zip(run.taken, changes(run, lag), strict=True):
         live += sum(map(size, new))
@@ -138,12 +153,6 @@ def _peak(run: Run, lag: int) -> int:
     end = sum(sum(map(size, new)) for new in run.taken)
     end -= sum(sum(map(size, old)) for old in run.done)
     return most - end
-
-
-def read(graph: Graph) -> tuple[int, int]:
-    """Bytes that all operations of one recording read on a GPU, and how many kernels they are."""
-    run = _run(graph, cpu=False)
-    return sum(size(made) for step in run.reads for made in step), sum(run.kernels)
 
 
 def fitted(values: Mapping[Point, int]) -> dict[str, int]:

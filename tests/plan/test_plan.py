@@ -160,7 +160,7 @@ def test_one_model_from_the_lock_takes_less_than_half_a_second(known):
 import time
 start = time.perf_counter()
 from hub.lock import ensure
-from planner import place
+from planner.placement import place
 from planner.declared import Gpu, Host, Model
 card = Gpu(name="x", memory_bytes=96 * 2**30, compute_capability="12.0")
 model = Model(path="/models/small", name="small", context=8192)

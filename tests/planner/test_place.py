@@ -1,7 +1,7 @@
 """Models onto devices: what fits is placed, what does not is refused with both numbers."""
 
-from planner import Detected, place
 from planner.declared import Gpu, Host, Measured, Model
+from planner.placement import Detected, place
 from planner.traced import Kind, Rank, Traced
 from planner.why import why
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from planner import place
 from planner.declared import Gpu, Host, InventoryError, Model
 from planner.fleet import read_hosts, related
+from planner.placement import place
 from planner.report import report
 from planner.why import why
 from tests.planner.test_place import CARD, GIB, Known, model, traced
