@@ -102,34 +102,26 @@ def header(name: str) -> dict[str, Any]:
     return tensors
 
 
-def traced(name: str) -> Any:
-    """The model's trace; its header comes from a process of its own."""
-    from hub import tracing
-
+def checkpoint(name: str) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The model's texts and headers; these come from a process of its own."""
     run = subprocess.run(
         [sys.executable, __file__, "--header", name], capture_output=True, text=True, check=True
     )
     headers = {"model.safetensors": json.loads(run.stdout)}
-    texts = {"config.json": json.dumps(_config(name, headers)).encode()}
-    return tracing.trace(texts, headers, sizes=(1, 2, 4, 8)), texts, headers
-
-
-def _config(name: str, headers: dict[str, Any]) -> dict[str, Any]:
-    """The configuration as mlx-lm saves it: each layer that is quantized differently is named."""
-    config = dict(MODELS[name])
-    config["architectures"] = [config["model_type"]]
-    del headers
-    return config
+    config = {**MODELS[name], "architectures": [MODELS[name]["model_type"]]}
+    return {"config.json": json.dumps(config).encode()}, headers
 
 
 def lock(path: Path, names: list[str]) -> None:
     """Write a lock of ``names``, each under ``published/NAME``."""
     from hub import lock as locks
+    from hub import tracing
     from hub.making import summary
 
     entries = dict(locks.read(path).models)
     for name in names:
-        answer, texts, headers = traced(name)
+        texts, headers = checkpoint(name)
+        answer = tracing.trace(texts, headers)
         if isinstance(answer, str):
             print(f"{name}: {answer}", file=sys.stderr)
             continue

@@ -1,15 +1,20 @@
 """How long a plan takes, and how that grows with hosts and models; a trace's time and memory.
 
 python benchmarks/planner_speed.py [--plot docs/evidence/planner-speed.svg]
+python benchmarks/planner_speed.py --traces [--rounds 5] [NAME …]
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
+import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -17,8 +22,11 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+import planner_published
+
+from hub import tracing
 from planner.declared import Gpu, Host, Model
 from planner.placement import place
 from planner.program import Program
@@ -103,11 +111,54 @@ def seconds(number: int, models: int) -> float:
     return time.process_time() - start
 
 
+def trace(texts: dict[str, bytes], headers: dict[str, Any]) -> tuple[int, float, int]:
+    """Layers, seconds by the clock of one cold trace, and the most that its process held in MB."""
+    forked = multiprocessing.get_context("fork")
+    here, there = forked.Pipe(duplex=False)
+
+    def run() -> None:
+        start = time.perf_counter()
+        traced = tracing.trace(texts, headers)
+        taken = time.perf_counter() - start
+        assert isinstance(traced, Traced), traced
+        most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 // 10**6
+        there.send((traced.layers, taken, most))
+
+    child = forked.Process(target=run)
+    child.start()
+    answer: tuple[int, float, int] = here.recv()
+    child.join()
+    return answer
+
+
+def traces(names: Sequence[str], rounds: int) -> None:
+    """A table of models whose configurations are published, each traced as often, in turn."""
+    checkpoints = {name: planner_published.checkpoint(name) for name in names}
+    seen: dict[str, list[tuple[int, float, int]]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, given in checkpoints.items():
+            seen[name].append(trace(*given))
+    print("| model | layers | seconds: median (least to most) | MB |\n|---|---|---|---|")
+    for name, rows in seen.items():
+        taken = sorted(seconds for _, seconds, _ in rows)
+        median = statistics.median(taken)
+        most = max(held for _, _, held in rows)
+        spread = f"{median:.2f} ({taken[0]:.2f} to {taken[-1]:.2f})"
+        print(f"| {name} | {rows[0][0]} | {spread} | {most} |")
+
+
 def main() -> None:
     """Print the figures, and draw them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--traces", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("names", nargs="*")
     asked = parser.parse_args()
+    if asked.traces:
+        quick = [name for name in planner_published.MODELS if "Next" not in name]
+        traces(asked.names or quick, asked.rounds)
+        return
     by_hosts = {n: seconds(n, 10) for n in (1, 10, 25, 50, 100, 200)}
     by_models = {n: seconds(10, n) for n in (1, 5, 10, 20, 40)}
     print("| hosts, 10 models each | seconds |\n|---|---|")
