@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from planner.program import Behind, Point
 from planner.record import Record
@@ -185,15 +185,32 @@ def entry_bytes(rank: Rank, tokens: int, step: int, *, batch: int = 1) -> int:
     return total
 
 
-def padded(settings: Settings, context: int) -> int:
-    """Tokens of the longest sequence in a batch, with its padding.
+class Load(NamedTuple):
+    """The most that is there at once."""
+
+    sequences: int
+    prompts: int  # of them, read together
+    step: int  # tokens of each in a chunk
+    longest: int  # tokens of the longest in its batch, with its padding
+
+    @property
+    def together(self) -> bool:
+        """Whether a sequence may have others beside it."""
+        return self.sequences > 1
+
+
+def load(traced: Traced, settings: Settings, context: int) -> Load:
+    """What the server may have at once under ``settings``, at ``context`` tokens.
 
     Prompts that are read together are padded to the longest chunk (generate.py,
     ``PromptProcessingBatch.prompt``): where a token is left of the longest prompt and a whole chunk
     of another, to nearly a chunk.
     """
-    alone = settings.prompt_concurrency == 1
-    return context if alone else context + min(settings.prefill_step, context) - 1
+    step = min(settings.prefill_step, context)
+    if not traced.batchable:
+        return Load(1, 1, step, context)
+    padding = step - 1 if settings.prompt_concurrency > 1 else 0
+    return Load(settings.sequences, settings.prompt_concurrency, step, context + padding)
 
 
 def need(
@@ -207,11 +224,8 @@ def need(
     fused: bool = False,
 ) -> Need:
     """The worst that one of ``ranks`` processes can come to hold at ``context`` tokens."""
-    sequences = settings.sequences if traced.batchable else 1
-    prompts = settings.prompt_concurrency if traced.batchable else 1
-    step = min(settings.prefill_step, context)
-    longest = padded(settings, context)
-    one = sequence_bytes(rank, longest, settings.prefill_step, together=sequences > 1)
+    sequences, prompts, step, longest = most = load(traced, settings, context)
+    one = sequence_bytes(rank, longest, settings.prefill_step, together=most.together)
     entry = entry_bytes(rank, context, settings.prefill_step, batch=sequences)
     # While a pass makes new views, those of the pass before it are there too.
     before = prompts * viewed_bytes(rank, step, arrays_only=True)
@@ -242,18 +256,14 @@ def work(
     all of them lay in is there until those that stay are copied out of it, by that chunk
     (generate.py, ``PromptProcessingBatch.split``), and what went is there twice.
     """
-    sequences = settings.sequences if traced.batchable else 1
-    prompts = settings.prompt_concurrency if traced.batchable else 1
-    step = min(settings.prefill_step, context)
+    sequences, prompts, step, longest = most = load(traced, settings, context)
     way = "" if not device.commits else " fused" if fused else " kernels"
-    longest = padded(settings, context) if traced.batchable else context
-    together = sequences > 1
-    seen = EVER if together else longest  # by a cache with a window
+    seen = EVER if most.together else longest  # by a cache with a window
     # What copies caches copies all that they have room for.
-    room = longest + STEP - 1 if together else -(-longest // STEP) * STEP
+    room = longest + STEP - 1 if most.together else -(-longest // STEP) * STEP
     token = Point(sequences, 1, room)
     # A chunk does not wait for the token that those generated for get before it.
-    before = [("join", token, seen)] if together else []
+    before = [("join", token, seen)] if most.together else []
 
     def over(name: str, batch: int) -> int:
         return traced.over(name, device.behind, Point(batch, 1, room), longest=seen)
@@ -262,7 +272,8 @@ def work(
         where = Point(batch, step, room)
         return traced.over(name + way, device.behind, where, longest=seen, after=before)
 
-    found = {name: over(name, sequences) for name in ("join", "step")}
+    generated = "join" if traced.batchable else "step"
+    found = {generated: over(generated, sequences)}
     found["chunk"] = chunk("chunk", prompts)
     if prompts > 1:
         one = sequence_bytes(rank, longest, settings.prefill_step, together=True)
