@@ -1,4 +1,4 @@
-"""Run the tracing program: a child with limits, that leaves nothing behind."""
+"""Run the tracing program: children with limits, that leave nothing behind."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hub.checkpoint import write_hollow
+from planner.program import either_device
 from planner.traced import Traced
 
 ROOT = Path(__file__).parents[1]
@@ -47,15 +49,30 @@ def trace(
             (directory / file).write_bytes(content)
         for file, header in headers.items():
             write_hollow(directory / file, header)
-        answer = _run(directory, sizes, seconds, memory_bytes, python)
-    if "refused" in answer:
-        return str(answer["refused"])
-    return Traced.from_json(answer)
+        # What a GPU does and what a CPU does are traced side by side: each takes half of the time.
+        halves = {"gpu": sizes, "cpu": (1,)}
+        deadline = time.monotonic() + seconds
+        with contextlib.ExitStack() as stack:
+            children = [
+                stack.enter_context(_started(python, directory, *half, memory_bytes))
+                for half in halves.items()
+            ]
+            whole, other = (_answer(child, deadline, seconds) for child in children)
+    refused = whole.get("refused") or other.get("refused")
+    if refused:
+        return str(refused)
+    programs = whole["programs"]
+    for key, program in other["programs"].items():
+        programs[key] = either_device(programs.get(key, {}), program)
+    return Traced.from_json(whole)
 
 
-def _run(
-    directory: Path, sizes: Sequence[int], seconds: float, memory_bytes: int, python: str
-) -> dict[str, Any]:
+@contextlib.contextmanager
+def _started(
+    python: str, directory: Path, device: str, sizes: Sequence[int], memory_bytes: int
+) -> Iterator[subprocess.Popen[str]]:
+    """The tracing program for one device; it is gone afterwards, whatever happened."""
+
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -69,8 +86,9 @@ def _run(
         "TRANSFORMERS_VERBOSITY": "error",
         "OPENBLAS_NUM_THREADS": "1",  # numpy has little to do, and its threads wait busily
     }
+    asked = [str(directory), ",".join(map(str, sizes)), device]
     with subprocess.Popen(
-        [python, "-P", "-m", "planner.hollow", str(directory), ",".join(map(str, sizes))],
+        [python, "-P", "-m", "planner.hollow", *asked],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -81,12 +99,17 @@ def _run(
         text=True,
     ) as child:
         try:
-            out, err = child.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise TraceError(f"tracing took more than {seconds:.0f} s") from None
+            yield child
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
+
+
+def _answer(child: subprocess.Popen[str], deadline: float, seconds: float) -> dict[str, Any]:
+    try:
+        out, err = child.communicate(timeout=max(0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise TraceError(f"tracing took more than {seconds:.0f} s") from None
     last = out.strip().rpartition("\n")[2]
     if child.returncode != 0 or not last.startswith("{"):
         said = err.strip().rpartition("\n")[2] or f"exit status {child.returncode}"

@@ -10,12 +10,9 @@ from planner.declared import Host, Model
 from planner.demand import CPU, CUDA, Device, Need, Settings, ladder, need
 from planner.plan import Space
 from planner.record import Record
-from planner.traced import Rank, Traced
+from planner.traced import Rank, Traced, in_steps
 
-# One kernel for attention: heads of up to 128 in eights, 16-bit types, from Ampere on
-# (mlx/backend/cuda/scaled_dot_product_attention.cpp, as of 2026-08).
-FUSED_HEAD = 128
-FUSED_CAPABILITY = 8.0
+FUSED_CAPABILITY = 8.0  # mlx/backend/cuda/scaled_dot_product_attention.cpp, as of 2026-08
 SIZES = (1, 2, 4, 8)  # ranks that a model is traced for
 # The rung of the ladder that packing starts from: two kept sequences, the full step.
 COMFORTABLE = 2
@@ -106,15 +103,13 @@ def candidate(model: Model, traced: Traced, size: int) -> Candidate | None:
 
 def attention(traced: Traced, space: Space) -> tuple[bool, str]:
     """Whether the device has one kernel for this model's attention, and why or why not."""
-    sizes = ", ".join(map(str, traced.head_dims)) or "none seen"
     if space.compute_capability is None:
         return False, "in steps: the CPU has no kernel for it"
     if float(space.compute_capability) < FUSED_CAPABILITY:
         return False, f"in steps: compute capability {space.compute_capability} is below 8.0"
-    if traced.dtype not in {"bfloat16", "float16"}:
-        return False, f"in steps: the kernel takes 16-bit types, this is {traced.dtype or 'none'}"
-    if not traced.head_dims or any(d > FUSED_HEAD or d % 8 for d in traced.head_dims):
-        return False, f"in steps: heads of {sizes}; the kernel takes up to 128, in eights"
+    if why := in_steps(traced.dtype, traced.head_dims):
+        return False, f"in steps: {why}"
+    sizes = ", ".join(map(str, traced.head_dims))
     return True, f"fused: heads of {sizes} in {traced.dtype}"
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from planner.program import Behind, Point, Program, Sized
 from planner.record import Record
 
+FUSED_HEAD = 128
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind(Record):
@@ -50,6 +52,20 @@ class Rank(Record):
     def from_json(cls, data: Mapping[str, Any]) -> Rank:
         kinds = tuple(Kind(**kind) for kind in data["kinds"])
         return cls(weights=int(data["weights"]), kinds=kinds)
+
+
+def in_steps(dtype: str, head_dims: Sequence[int]) -> str:
+    """Why no GPU has one kernel for attention on such heads, "" where one may have.
+
+    Heads of up to 128 in eights and 16-bit types
+    (mlx/backend/cuda/scaled_dot_product_attention.cpp, as of 2026-08).
+    """
+    if dtype not in {"bfloat16", "float16"}:
+        return f"the kernel takes 16-bit types, this is {dtype or 'none'}"
+    if not head_dims or any(size > FUSED_HEAD or size % 8 for size in head_dims):
+        sizes = ", ".join(map(str, head_dims)) or "none seen"
+        return f"heads of {sizes}; the kernel takes up to {FUSED_HEAD}, in eights"
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +124,8 @@ class Traced(Record):
                 for program, at in self._programs(*earlier)[:1]:
                     before += program.sized(behind, at)[:1]
             programs = self._programs(name, point, longest)
+            if not programs and self.programs:
+                raise KeyError(f"`{name}` was not traced")
             found = [program.peak(behind, at, before) for program, at in programs]
             self._asked[asked] = min(found, default=0)
         return self._asked[asked]

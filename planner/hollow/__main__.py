@@ -1,4 +1,6 @@
-"""Trace one hollow checkpoint: ``python -P -m planner.hollow DIRECTORY SIZES``; JSON on stdout.
+"""Trace one hollow checkpoint: ``python -P -m planner.hollow DIRECTORY SIZES DEVICES``.
+
+SIZES of groups and DEVICES, ``cpu`` or ``gpu``, with commas in between; JSON on stdout.
 
 Exit status 0: traced, or refused with ``{"refused": reason}``; anything else is a crash.
 """
@@ -10,7 +12,7 @@ import gc
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,15 @@ from mlx_lm.utils import get_total_parameters
 
 from planner.hollow import loading, program, sliced, views, work
 from planner.hollow import model as hollow
+from planner.traced import in_steps
 
 
 def trace(
-    directory: Path, sizes: list[int], *, gpu: bool = True, moves: Sequence[str] = ()
+    directory: Path,
+    sizes: Sequence[int],
+    *,
+    devices: Collection[str] = work.DEVICES,
+    moves: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything that the lock keeps of the model in ``directory``; ``moves`` are not kept."""
     model, config = hollow.load(directory)
@@ -43,6 +50,8 @@ def trace(
         "weights": sum(sliced.sizes(model).values()),
         "kinds": hollow.kinds(examples, beyond),
     }
+    head_dims = sorted({size for _, size in seen})
+    dtype = ", ".join(sorted({dtype for dtype, _ in seen}))
     return {
         "mlx_lm": version("mlx-lm"),
         "mlx": version("mlx"),
@@ -51,14 +60,20 @@ def trace(
         "parameters": int(get_total_parameters(model)),  # type: ignore[no-untyped-call]
         "alone": alone,
         "context_max": text.get("max_position_embeddings"),
-        "head_dims": sorted({size for _, size in seen}),
-        "dtype": ", ".join(sorted({dtype for dtype, _ in seen})),
+        "head_dims": head_dims,
+        "dtype": dtype,
         "logits_row_bytes": int(scores.nbytes),
         "loading": took,
         "assumed": assumed,
         "ranks": ranks,
         "programs": program.programs(
-            model, examples, merged=merged, batched=not alone, gpu=gpu, moves=moves
+            model,
+            examples,
+            merged=merged,
+            batched=not alone,
+            devices=devices,
+            fused=not in_steps(dtype, head_dims),
+            moves=moves,
         ),
     }
 
@@ -94,13 +109,14 @@ def rank(directory: Path, size: int, beyond: Sequence[dict[str, int]] = ()) -> d
 
 
 def main(arguments: list[str]) -> int:
-    directory, sizes = arguments
+    directory, sizes, devices = arguments
     gc.disable()  # a graph is many small objects, and the process ends with the trace
     mx.set_default_device(mx.cpu)
     said = io.StringIO()
     try:
         with program.cpu(), contextlib.redirect_stdout(said):
-            answer = trace(Path(directory), [int(size) for size in sizes.split(",")])
+            world = [int(size) for size in sizes.split(",")]
+            answer = trace(Path(directory), world, devices=devices.split(","))
     except SystemExit:  # `olmo` ends the process where a package of its own is not there
         answer = {"refused": f"its module ends the process: {' '.join(said.getvalue().split())}"}
     except Exception as error:  # noqa: BLE001 -- whatever mlx-lm raises is the reason

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -30,14 +31,15 @@ def programs(
     *,
     merged: bool,
     batched: bool,
-    gpu: bool = True,
+    devices: Collection[str] = work.DEVICES,
+    fused: bool = True,
     moves: Sequence[str] = (),
 ) -> Programs:
-    """What the server's evaluations need over weights and caches.
+    """What the server's evaluations need over weights and caches on each of ``devices``.
 
-    ``merged``: the server generates in batches; ``batched``: of more than one sequence; ``gpu``:
-    for GPUs too, not for this CPU only; ``moves``: further methods of ``Passes`` that a plan has no
-    use for: ``join`` and ``admit`` take at least as much.
+    ``merged``: the server generates in batches; ``batched``: of more than one sequence; ``fused``:
+    some GPU has a kernel for its attention; ``moves``: further methods of ``Passes`` that a plan
+    has no use for: ``join`` and ``admit`` take at least as much.
 
     ``chunk`` of prompts, ``admit`` after one more has joined those being read, ``stay`` after one
     has left them; on a CPU as they are called, ``… kernels`` on a GPU, ``… fused`` on one with a
@@ -45,76 +47,82 @@ def programs(
     ``step`` where nobody can join; ``roll`` of uneven prompts.
     """
     flat: Any = tree_flatten(model.parameters())
-    dimensions = {length for _, array in flat for length in array.shape}
     windows = {
         int(size)
         for cache in leaves(list(examples))
         for name in ("max_size", "chunk_size")
         if (size := getattr(cache, name, None))
     }
-    prime = primes(dimensions, batched=batched)
-    server = passes.Passes(model, examples, merged=merged)
-    rotates = any(hasattr(cache, "max_size") for cache in leaves(list(examples)))
-    states = not all(hasattr(cache, "keys") for cache in leaves(list(examples)))
-    ways = _Ways(prime, windows, dimensions=dimensions, batched=batched, gpu=gpu, states=states)
-    made = _all(server, ways, moves=moves)
-    if rotates:
-        server = passes.Passes(model, examples, merged=merged, within=True)
-        near = _Ways(prime, set(), dimensions=dimensions, batched=batched, gpu=gpu, states=states)
-        made |= {f"{name} within": it for name, it in _all(server, near, moves=moves).items()}
+    asked = _Asked(
+        dimensions=frozenset(length for _, array in flat for length in array.shape),
+        batched=batched,
+        devices=frozenset(devices),
+        fused=fused,
+        states=not all(hasattr(cache, "keys") for cache in leaves(list(examples))),
+        moves=tuple(moves) if batched else (),
+    )
+    made = _all(passes.Passes(model, examples, merged=merged), _Ways(asked, windows))
+    if any(hasattr(cache, "max_size") for cache in leaves(list(examples))):
+        near = passes.Passes(model, examples, merged=merged, within=True)
+        within = _all(near, _Ways(asked, set()))
+        made |= {f"{name} within": program for name, program in within.items()}
     return {name: work.packed(program) for name, program in made.items()}
 
 
-def _all(server: passes.Passes, ways: _Ways, *, moves: Sequence[str]) -> Programs:
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What is asked, and of what model."""
+
+    dimensions: frozenset[int]
+    batched: bool
+    devices: frozenset[str]
+    fused: bool
+    states: bool  # in its caches: only they can need a part of the graph for each token
+    moves: tuple[str, ...]
+
+
+def _all(server: passes.Passes, ways: _Ways) -> Programs:
     made: Programs = {}
-    if ways.batched:
+    asked = ways.asked
+    chunks: dict[str, Record] = {"chunk": server.prefill}
+    if asked.batched:
         chunks = {"chunk": server.uneven, "admit": server.admit, "stay": server.stay}
-        wanted = {name: getattr(server, name) for name in CHUNKS if name in moves}
-    else:
-        chunks = {"chunk": server.prefill}
-        wanted = {}
-    for name, record in {**chunks, **wanted}.items():
-        # Where the graph has a part for each token, a recording takes a minute: one does for all.
-        one = made.get("chunk") if ways.by_token else None
-        made[name] = one or ways.program(record, lags=work.ON_CPU, empty=name in EMPTY)
-    for name, record in chunks.items() if ways.gpu else ():
-        one = made.get("chunk kernels") if ways.by_token else None
+    wanted: dict[str, Record] = {name: getattr(server, name) for name in asked.moves}
+    if "cpu" in asked.devices:
+        more = {name: wanted[name] for name in CHUNKS if name in wanted}
+        made |= _chunks(chunks | more, ways, "", work.ON_CPU)
+    if "gpu" in asked.devices:
         with recording.kernels(attention=False):
-            made[f"{name} kernels"] = one or ways.program(
-                record, lags=work.ON_GPU, empty=name in EMPTY
-            )
-        made[f"{name} fused"] = made[f"{name} kernels"]
-        if not ways.unrolled:
+            made |= _chunks(chunks, ways, " kernels", work.ON_GPU)
+    if "gpu" in asked.devices and asked.fused:
+        if ways.unrolled:
+            made |= {f"{name} fused": made[f"{name} kernels"] for name in chunks}
+        else:
             with recording.kernels(attention=True):
-                made[f"{name} fused"] = ways.program(record, lags=work.ON_GPU, empty=name in EMPTY)
-    if ways.batched:
-        made["join"] = ways.program(server.join, step=1)
-        made["roll"] = ways.program(server.roll, step=1)
-    else:
-        made["step"] = ways.program(server.step, step=1)
-    for name in moves if ways.batched else ():
-        if name not in CHUNKS:
-            made[name] = ways.program(getattr(server, name), step=1)
+                made |= _chunks(chunks, ways, " fused", work.ON_GPU)
+    single = {name: record for name, record in wanted.items() if name not in CHUNKS}
+    single |= {"join": server.join, "roll": server.roll} if asked.batched else {"step": server.step}
+    return made | {name: ways.program(record, step=1) for name, record in single.items()}
+
+
+def _chunks(
+    records: Mapping[str, Record], ways: _Ways, suffix: str, lags: Sequence[int]
+) -> Programs:
+    made: Programs = {}
+    for name, record in records.items():
+        # Where the graph has a part for each token, a recording takes a minute: one does for all.
+        one = made.get(f"chunk{suffix}") if ways.by_token else None
+        made[name + suffix] = one or ways.program(record, lags=lags, empty=name in EMPTY)
     return made
 
 
 class _Ways:
     """Two ways to a polynomial: read off the shapes, or fitted to small numbers."""
 
-    def __init__(
-        self,
-        prime: Point,
-        windows: set[int],
-        *,
-        dimensions: Collection[int],
-        batched: bool,
-        gpu: bool,
-        states: bool,
-    ) -> None:
-        self.prime = prime
-        self.gpu = gpu
-        self.batched = batched
-        self.states = states  # only they can need a part of the graph for each token
+    def __init__(self, asked: _Asked, windows: set[int]) -> None:
+        self.asked = asked
+        self.batched = asked.batched
+        self.prime = primes(asked.dimensions, batched=asked.batched)
         self.unrolled: int | None = None  # the first step recorded at where it is fitted; else 0
         small = {0, 1, 2, 3, 4, -1, -2, -3, -4}
         around = {STEP * n + d for n in (-1, 0, 1) for d in (-2, -1, 0, 1, 2)}
@@ -125,7 +133,7 @@ class _Ways:
         self.middle = next(
             n
             for n in (113, 109, 107, 103, 101, 97, 89, 83, 79, 73)
-            if all(size % n and size - n not in self.edges for size in dimensions if size)
+            if all(size % n and size - n not in self.edges for size in asked.dimensions if size)
         )
 
     @property
@@ -145,11 +153,11 @@ class _Ways:
 
         ``empty``: it may go into empty caches, too.
         """
-        lags = lags or (work.ON_BOTH if self.gpu else work.ON_CPU)
+        lags = lags or work.lags(self.asked.devices)
         # Many sequences: experts are sorted from 64 tokens on, and that takes the most.
         many = 3 if step is None else 71
         check = Point(many if self.batched else 1, step or 768, self.far + 4096 + (step == 1))
-        if self.unrolled is None and step is None and self.states and self._grows(record):
+        if self.unrolled is None and step is None and self.asked.states and self._grows(record):
             self.unrolled = BY_TOKEN[0]
         if not self.unrolled or step is not None:
             with contextlib.suppress(Unclear):
@@ -158,7 +166,7 @@ class _Ways:
                 small = record(check) if checked else None
                 if small is not None and step is None and self.unrolled is None:
                     other = Point(check.batch, 512, check.tokens)
-                    if self.states and not small.alike(record(other)):
+                    if self.asked.states and not small.alike(record(other)):
                         raise Unclear("the graph has a part for each chunk")
                     self.unrolled = 0
                 prime = Point(

@@ -13,7 +13,7 @@ from hub.making import _local_header
 from planner.demand import CPU
 from planner.hollow import __main__ as hollow
 from planner.hollow import program
-from planner.program import Behind, Point, Program
+from planner.program import Behind, Point, Program, either_device
 from planner.traced import Rank, Traced
 from tests.planner import llama
 
@@ -43,7 +43,9 @@ def test_a_plan_counts_no_less_than_what_comes_and_goes_takes(tmp_path):
     directory = llama.write(tmp_path / "small")
     mx.set_default_device(mx.cpu)
     with program.cpu():
-        traced = Traced.from_json(hollow.trace(directory, [1], gpu=False, moves=MOVES + CHUNKS))
+        traced = Traced.from_json(
+            hollow.trace(directory, [1], devices=["cpu"], moves=MOVES + CHUNKS)
+        )
     (kind,) = traced.rank(1).kinds
     for batch, tokens in itertools.product((2, 8, 32), (512, 4096, 65536)):
         caches = kind.count * kind.token_bytes * tokens
@@ -56,6 +58,32 @@ def test_a_plan_counts_no_less_than_what_comes_and_goes_takes(tmp_path):
         most = max(traced.over(name, CPU.behind, chunk) for name in ("chunk", "admit"))
         for name in CHUNKS:
             assert traced.over(name, CPU.behind, chunk) <= 1.005 * most
+
+
+def test_both_devices_are_traced_though_apart(tmp_path):
+    """One trace has what a CPU and what a GPU takes, and nothing else is taken for nothing."""
+    traced = trace(llama.write(tmp_path / "small"))
+
+    apart = {"chunk", "admit", "stay"}
+    ways = {f"{name}{way}" for name in apart for way in ("", " kernels", " fused")}
+    assert set(traced.programs) == ways | {"join", "roll"}
+    for name in ("join", "roll"):
+        assert traced.programs[name].tasks
+        assert traced.programs[name].runs
+    with pytest.raises(KeyError, match="`step` was not traced"):
+        traced.over("step", CPU.behind, Point(1, 1, 512))
+
+
+def test_a_fit_has_the_lags_of_both_devices():
+    """Where the graph has a part for each token, each half knows its own."""
+    gpu = {"live": {"220": [{"B": 2}]}, "kernels": 5, "reads": {"S": 1}}
+    cpu = {"live": {"110": [{"B": 3}]}, "kernels": 0, "reads": {}}
+
+    made = Program.from_json(either_device(gpu, cpu))
+
+    assert set(made.live) == {110, 220}
+    assert made.kernels == 5
+    assert made.reads == {"S": 1}
 
 
 def test_planning_loads_neither_mlx_nor_a_hub_client():
