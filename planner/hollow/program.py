@@ -18,6 +18,7 @@ from planner.program import Point
 
 STEP = passes.STEP
 BY_TOKEN = (64, 112)  # steps to record at where the graph has a part for each token
+FEW = 16  # tokens of a step at which two such graphs are compared
 FAR = (2**16, 2**17)  # tokens at which attention takes more than anything else, in any architecture
 CHUNKS = ("prefill", "enter")  # which of the moves are of a prompt, not of a token
 EMPTY = ("chunk", "prefill")  # which may be the first of a prompt
@@ -110,9 +111,11 @@ def _chunks(
 ) -> Programs:
     made: Programs = {}
     for name, record in records.items():
-        # Where the graph has a part for each token, a recording takes a minute: one does for all.
-        one = made.get(f"chunk{suffix}") if ways.by_token else None
-        made[name + suffix] = one or ways.program(record, lags=lags, empty=name in EMPTY)
+        if ways.by_token and made:
+            known = made[f"chunk{suffix}"]
+            made[name + suffix] = ways.more(known, records["chunk"], record, lags)
+        else:
+            made[name + suffix] = ways.program(record, lags=lags, empty=name in EMPTY)
     return made
 
 
@@ -219,6 +222,30 @@ class _Ways:
             with contextlib.suppress(Unclear):
                 made = work.either(made, self._between(record, lags))
         return made
+
+    def more(
+        self, known: dict[str, Any], plain: Record, record: Record, lags: Sequence[int]
+    ) -> dict[str, Any]:
+        """What ``record`` takes, where ``plain``, a part of it, is ``known`` and takes a minute.
+
+        What it takes more is taken at a few tokens, when the device is behind by the most of it.
+        """
+        points = [
+            Point(batch, FEW, self.far + tokens)
+            for batch in dict.fromkeys((2, 3) if self.batched else (1,))
+            for tokens in FAR
+        ]
+        both = [
+            (work.counted(record(p), lags).peaks, work.counted(plain(p), lags).peaks)
+            for p in points
+        ]
+        live: dict[int, list[dict[str, int]]] = {}
+        for lag in lags:
+            over = [mine[lag] - theirs[lag] for mine, theirs in both]
+            extra = work.fitted(dict(zip(points, over, strict=True)))
+            rows = known["live"][lag]
+            live[lag] = [*rows, *(work.total(row, extra) for row in rows)]
+        return {**known, "live": live}
 
     def _between(self, record: Record, lags: Sequence[int]) -> dict[str, Any]:
         """What layers without a part for each token take, which is read off the shapes.

@@ -72,6 +72,11 @@ def _summed(rows: Iterable[Row]) -> Row:
     return tuple(map(sum, zip((0,) * len(TERMS), *rows, strict=True)))
 
 
+def total(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """The sum of two polynomials."""
+    return {term: one.get(term, 0) + other.get(term, 0) for term in {**one, **other}}
+
+
 def either(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Two recordings of a pass, of which whichever takes the most counts."""
     both = {name: [*one.get(name, ()), *other.get(name, ())] for name in ("tasks", "runs")}
