@@ -2,6 +2,7 @@
 
     python3 hurt.py FAULT      # with a client in flight
     python3 hurt.py            # wait only: the host itself has been hurt
+    python3 hurt.py --stream   # be the client in flight only: somebody else hurts and waits
 
 Prints one JSON object: seconds until the client in flight knew (``detected_s``), until a new
 request got a token (``token_s``), what that client was told, and what the unit is then.  Ends with
@@ -31,8 +32,9 @@ PATIENCE_S = 300
 HANGING = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 DEADLY = {"top_k": 10**7, "temperature": 1.0}
 STORY = "Tell me a long story."
-ENDLESS = {"0": -100, "2": -100}
-"""The lab's model never ends by itself: these are its end tokens."""
+ENDLESS = {"0": -100, "2": -100, "256": -100}
+"""No model ends by itself: these are the end tokens of the lab's and of the tests' own."""
+BEGAN = Path("/run/stream-began")
 LONG = "word " * 1500
 FULL = "full-disk"
 HEADROOM = 16 << 20
@@ -116,8 +118,9 @@ def recover(before: int | None) -> None:
 
 
 class InFlight(threading.Thread):
-    def __init__(self) -> None:
+    def __init__(self, tokens: int = 1500) -> None:
         super().__init__(daemon=True)
+        self.tokens = tokens
         self.told, self.began, self.ended_at = b"", threading.Event(), 0.0
         self.start()
         if not self.began.wait(120):
@@ -126,7 +129,7 @@ class InFlight(threading.Thread):
     def run(self) -> None:
         try:
             api = Api(instance() / "api.sock")
-            api.request("POST", "/v1/chat/completions", body(1500))
+            api.request("POST", "/v1/chat/completions", body(self.tokens))
             answer = api.getresponse()
             while line := answer.readline():
                 self.told = line if line.strip() else self.told
@@ -265,8 +268,19 @@ def hurt(fault: str) -> dict:
     }
 
 
+def stream() -> dict:
+    """What a client is told that has a stream while something happens, and when."""
+    client = InFlight(tokens=400)
+    BEGAN.touch()
+    client.join(PATIENCE_S)
+    return {"client": client.last_words, "told_at": time.time()}
+
+
 def main(arguments: list[str]) -> None:
     began = time.monotonic()
+    if arguments == ["--stream"]:
+        print(json.dumps(stream()))
+        return
     if arguments:
         told = hurt(arguments[0])
     else:

@@ -8,6 +8,8 @@ import socket
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ import pytest
 from jinja2 import Template
 
 from lab import Host, Lab
+from lab.commands import Done
 from tests.asking import say
-from tests.guard import fault_table, sandbox
+from tests.guard import fault_table, hurt, sandbox
 from tests.guard.models import make_tiny_llama
 
 pytestmark = pytest.mark.lab
@@ -40,8 +43,8 @@ TABLE = fault_table.Table(
 
 Written by `pytest --soak tests/guard/test_group_on_hosts.py`: two ranks on two lab hosts over MLX's
 ring, a tiny random model, each rank a unit behind its guard. Seconds, median / worst: until neither
-rank says that it is ready, and until both have new engines and the group answers as before. On a
-CPU; NCCL was not run.
+rank says that it is ready, and until both have new engines and the group answers as before. A
+client of rank 0 reads a stream of 400 tokens meanwhile. On a CPU; NCCL was not run.
 """,
 )
 
@@ -117,6 +120,20 @@ class Pair:
         assert "choices" in self.ask()
         return time.monotonic() - began
 
+    @contextmanager
+    def client_in_flight(self) -> Iterator[Future[Done]]:
+        """A stream from rank 0, of which tokens have come; in the end, what it was told."""
+        host = self.hosts[0]
+        began = hurt.BEGAN
+        host.root_run(f"rm -f {began}; cat > /opt/hurt.py", input=Path(hurt.__file__).read_text())
+        with ThreadPoolExecutor(1) as pool:
+            stream = "python3 /opt/hurt.py --stream"
+            told = pool.submit(host.root_run, stream, timeout_s=300)
+            while host.root_run(f"test -e {began}", check=False).returncode:
+                assert not told.done(), told.result()
+                time.sleep(0.05)
+            yield told
+
     def ask(self) -> dict[str, Any]:
         return say(self.hosts[0], "pair.0.0", "pair")
 
@@ -145,7 +162,7 @@ def times(pytestconfig: pytest.Config) -> int:
     return 10 if pytestconfig.getoption("--soak") else 1
 
 
-def hurting(pair: Pair, hurt: Callable[[], object], undo: Callable[[], object]) -> dict[str, Any]:
+def hurting(pair: Pair, harm: Callable[[], object], undo: Callable[[], object]) -> dict[str, Any]:
     """Seconds until neither rank says it is ready, and until both have new engines and answer.
 
     The same answer as before, after ``undo``, which is done once both have noticed.
@@ -154,24 +171,31 @@ def hurting(pair: Pair, hurt: Callable[[], object], undo: Callable[[], object]) 
     for rank in (0, 1):
         pair.hosts[rank].root_run(f"systemctl reset-failed {pair.unit(rank)}")
     before = pair.engines()
-    began = time.monotonic()
-    hurt()
-    while any(pair.state(rank).get("engine_pid") == before[rank] and
-              pair.state(rank).get("state") == "ready" for rank in (0, 1)):  # fmt: skip
-        assert time.monotonic() - began < 60, [pair.state(0), pair.state(1)]
-        time.sleep(0.1)
-    noticed = time.monotonic() - began
-    undo()
-    pair.until_new(before)
-    back = time.monotonic() - began
+    with pair.client_in_flight() as client:
+        began = time.monotonic()
+        harm()
+        while any(pair.state(rank).get("engine_pid") == before[rank] and
+                  pair.state(rank).get("state") == "ready" for rank in (0, 1)):  # fmt: skip
+            assert time.monotonic() - began < 60, [pair.state(0), pair.state(1)]
+            time.sleep(0.1)
+        noticed = time.monotonic() - began
+        undo()
+        pair.until_new(before)
+        back = time.monotonic() - began
+        told = json.loads(client.result().stdout)["client"]
     assert pair.ask()["choices"] == answer
-    return {"detected_s": noticed, "token_s": back}
+    return {"detected_s": noticed, "token_s": back, "client": told}
 
 
 def recorded(fault: str, runs: list[dict[str, Any]]) -> None:
     print(fault_table.row(fault, runs))
     if len(runs) > 1:
         TABLE.write(fault, runs)
+
+
+def readable(told: str) -> bool:
+    """Whether a client got its answer to the end, or an error in OpenAI's format."""
+    return told == "data: [DONE]" or '"error": {"message": ' in told
 
 
 SHORT = {("engine", "KILL", 1), ("engine", "STOP", 0)}
@@ -190,11 +214,13 @@ def test_a_lost_rank_brings_both_back(
 ) -> None:
     """On either host, killed or stopped: both ranks have new engines, the same answer comes."""
 
-    def hurt() -> None:
+    def harm() -> None:
         pid = pair.state(rank)["engine_pid" if whom == "engine" else "pid"]
         pair.hosts[rank].root_run(f"kill -{number} {pid}")
 
-    runs = [hurting(pair, hurt, lambda: None) for _ in range(times)]
+    runs = [hurting(pair, harm, lambda: None) for _ in range(times)]
+    if (whom, rank) != ("guard", 0):  # then there is nobody left to say a word
+        assert all(readable(run["client"]) for run in runs), runs
     recorded(LOST.format(whom=whom, rank=rank, number=number), runs)
 
 
@@ -203,6 +229,7 @@ def test_a_host_cut_off_and_back_is_of_the_group_again(pair: Pair, rank: int, ti
     """Both sides notice without a word from each other, and meet again when the network is back."""
     host = pair.hosts[rank]
     runs = [hurting(pair, host.cut_network, host.restore_network) for _ in range(times)]
+    assert all(readable(run["client"]) for run in runs), runs
     recorded(CUT.format(rank=rank), runs)
 
 
