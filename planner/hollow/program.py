@@ -132,12 +132,13 @@ class _Ways:
         self.edges = small | around | {w + d for w in windows for d in (-2, -1, 0, 1)}
         self.far = -(-max(windows, default=0) // STEP) * STEP
         # A step so long that no device is behind by all parts for its tokens, and that is not taken
-        # for a dimension of the model's.
-        self.middle = next(
+        # for a dimension of the model's; 0 where there is none.
+        free = (
             n
             for n in (113, 109, 107, 103, 101, 97, 89, 83, 79, 73)
             if all(size % n and size - n not in self.edges for size in asked.dimensions if size)
         )
+        self.middle = next(free, 0)
 
     @property
     def by_token(self) -> bool:
@@ -218,7 +219,7 @@ class _Ways:
                 kernels = min(it.kernels for it in seen.values())
         live = {lag: [row[lag] for row in rows] for lag in lags}
         made = {"live": live, "kernels": kernels, "reads": reads}
-        if step is None and not chunked:
+        if step is None and not chunked and self.middle:
             with contextlib.suppress(Unclear):
                 made = work.either(made, self._between(record, lags))
         return made
