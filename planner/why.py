@@ -95,7 +95,8 @@ def _rules(
             )
             fused = attention(traced, space)[0]
             parts = work(traced, able.rank, settings, model.context, device, fused=fused)
-            worst = max(parts, key=lambda part: parts[part], default="loading")
+            worst = max(parts, key=lambda part: parts[part])
+            worst = "loading" if need.work == traced.loading else worst
             yield (
                 f"    {told}: weights {gib(need.weights)} + KV {gib(need.kv)} + kept "
                 f"{gib(need.prompt_cache)} + work {gib(need.work)} ({worst}) + process "
