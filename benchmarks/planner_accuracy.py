@@ -77,7 +77,9 @@ def one(name: str) -> dict[str, object]:
             (place / "config.json").write_text(json.dumps(config))
         write_hollow(hollow / "model.safetensors", _local_header(real / "model.safetensors"))
         with program.cpu():
-            traced = Traced.from_json(trace(hollow, [1], devices=["cpu"], moves=MOVES))
+            traced = Traced.from_json(
+                trace(hollow, [1], chunks=["cpu"], tokens=["cpu"], moves=MOVES)
+            )
         rank = traced.rank(1)
         assert isinstance(rank, Rank)
         mx.synchronize()

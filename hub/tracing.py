@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from hub.checkpoint import write_hollow
-from planner.program import either_device
 from planner.traced import Traced
 
 ROOT = Path(__file__).parents[1]
@@ -49,29 +48,27 @@ def trace(
             (directory / file).write_bytes(content)
         for file, header in headers.items():
             write_hollow(directory / file, header)
-        # What a GPU does and what a CPU does are traced side by side: each takes half of the time.
-        halves = {"gpu": sizes, "cpu": (1,)}
+        # Side by side, so that each takes half of the time: the model itself and its prompts on a
+        # GPU; its prompts on a CPU, and generation.
+        halves = [(",".join(map(str, sizes)), "gpu", ""), ("", "cpu", "cpu,gpu")]
         deadline = time.monotonic() + seconds
         with contextlib.ExitStack() as stack:
             children = [
-                stack.enter_context(_started(python, directory, *half, memory_bytes))
-                for half in halves.items()
+                stack.enter_context(_started(python, directory, half, memory_bytes))
+                for half in halves
             ]
             whole, other = (_answer(child, deadline, seconds) for child in children)
     refused = whole.get("refused") or other.get("refused")
     if refused:
         return str(refused)
-    programs = whole["programs"]
-    for key, program in other["programs"].items():
-        programs[key] = either_device(programs.get(key, {}), program)
-    return Traced.from_json(whole)
+    return Traced.from_json({**whole, "programs": {**whole["programs"], **other["programs"]}})
 
 
 @contextlib.contextmanager
 def _started(
-    python: str, directory: Path, device: str, sizes: Sequence[int], memory_bytes: int
+    python: str, directory: Path, asked: Sequence[str], memory_bytes: int
 ) -> Iterator[subprocess.Popen[str]]:
-    """The tracing program for one device; it is gone afterwards, whatever happened."""
+    """The tracing program; it is gone afterwards, whatever happened."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
@@ -86,9 +83,8 @@ def _started(
         "TRANSFORMERS_VERBOSITY": "error",
         "OPENBLAS_NUM_THREADS": "1",  # numpy has little to do, and its threads wait busily
     }
-    asked = [str(directory), ",".join(map(str, sizes)), device]
     with subprocess.Popen(
-        [python, "-P", "-m", "planner.hollow", *asked],
+        [python, "-P", "-m", "planner.hollow", str(directory), *asked],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -142,12 +142,6 @@ class Program(Record):
         )
 
 
-def either_device(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Two of ``Program.to_json``, of one evaluation on a GPU and of the same on a CPU, as one."""
-    live = {**one.get("live", {}), **other.get("live", {})}
-    return {**other, **one, **({"live": live} if live else {})}
-
-
 def _runs(packed: str | None) -> tuple[Run, ...]:
     return tuple(
         (

@@ -1,6 +1,7 @@
-"""Trace one hollow checkpoint: ``python -P -m planner.hollow DIRECTORY SIZES DEVICES``.
+"""Trace one hollow checkpoint: ``python -P -m planner.hollow DIRECTORY SIZES CHUNKS TOKENS``.
 
-SIZES of groups and DEVICES, ``cpu`` or ``gpu``, with commas in between; JSON on stdout.
+SIZES of groups (none: the programs only), and the devices, ``cpu`` or ``gpu``, for which programs
+of prompts and those of generation are wanted; with commas in between. JSON on stdout.
 
 Exit status 0: traced, or refused with ``{"refused": reason}``; anything else is a crash.
 """
@@ -32,26 +33,41 @@ def trace(
     directory: Path,
     sizes: Sequence[int],
     *,
-    devices: Collection[str] = work.DEVICES,
+    chunks: Collection[str] = work.DEVICES,
+    tokens: Collection[str] = work.DEVICES,
     moves: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Everything that the lock keeps of the model in ``directory``; ``moves`` are not kept."""
+    """Everything that the lock keeps of the model in ``directory``; ``moves`` are not kept.
+
+    Of groups of ``sizes``; without any, the programs only. The rest is as in ``program.programs``.
+    """
     model, config = hollow.load(directory)
     text = config.get("text_config") or config
     seen: set[tuple[str, int]] = set()
     with hollow.watched_attention(seen):
         examples, scores = hollow.examples(model)
-    took, assumed = loads(directory)
     alone = hollow.why_alone(model)
-    merged = hollow.mergeable(model)
+    head_dims = sorted({size for _, size in seen})
+    dtype = ", ".join(sorted({dtype for dtype, _ in seen}))
+    programs = program.programs(
+        model,
+        examples,
+        merged=hollow.mergeable(model),
+        batched=not alone,
+        chunks=chunks,
+        tokens=tokens,
+        fused=not in_steps(dtype, head_dims),
+        moves=moves,
+    )
+    if not sizes:
+        return {"programs": programs}
+    took, assumed = loads(directory)
     beyond = views.beyond(model, examples)
     ranks = {str(size): rank(directory, size, beyond) for size in sizes if size > 1}
     ranks["1"] = {
         "weights": sum(sliced.sizes(model).values()),
         "kinds": hollow.kinds(examples, beyond),
     }
-    head_dims = sorted({size for _, size in seen})
-    dtype = ", ".join(sorted({dtype for dtype, _ in seen}))
     return {
         "mlx_lm": version("mlx-lm"),
         "mlx": version("mlx"),
@@ -66,15 +82,7 @@ def trace(
         "loading": took,
         "assumed": assumed,
         "ranks": ranks,
-        "programs": program.programs(
-            model,
-            examples,
-            merged=merged,
-            batched=not alone,
-            devices=devices,
-            fused=not in_steps(dtype, head_dims),
-            moves=moves,
-        ),
+        "programs": programs,
     }
 
 
@@ -109,14 +117,14 @@ def rank(directory: Path, size: int, beyond: Sequence[dict[str, int]] = ()) -> d
 
 
 def main(arguments: list[str]) -> int:
-    directory, sizes, devices = arguments
+    directory, *lists = arguments
+    sizes, chunks, tokens = ([word for word in each.split(",") if word] for each in lists)
     gc.disable()  # a graph is many small objects, and the process ends with the trace
     mx.set_default_device(mx.cpu)
     said = io.StringIO()
     try:
         with program.cpu(), contextlib.redirect_stdout(said):
-            world = [int(size) for size in sizes.split(",")]
-            answer = trace(Path(directory), world, devices=devices.split(","))
+            answer = trace(Path(directory), [*map(int, sizes)], chunks=chunks, tokens=tokens)
     except SystemExit:  # `olmo` ends the process where a package of its own is not there
         answer = {"refused": f"its module ends the process: {' '.join(said.getvalue().split())}"}
     except Exception as error:  # noqa: BLE001 -- whatever mlx-lm raises is the reason

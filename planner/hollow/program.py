@@ -32,15 +32,17 @@ def programs(
     *,
     merged: bool,
     batched: bool,
-    devices: Collection[str] = work.DEVICES,
+    chunks: Collection[str] = work.DEVICES,
+    tokens: Collection[str] = work.DEVICES,
     fused: bool = True,
     moves: Sequence[str] = (),
 ) -> Programs:
-    """What the server's evaluations need over weights and caches on each of ``devices``.
+    """What the server's evaluations need over weights and caches.
 
-    ``merged``: the server generates in batches; ``batched``: of more than one sequence; ``fused``:
-    some GPU has a kernel for its attention; ``moves``: further methods of ``Passes`` that a plan
-    has no use for: ``join`` and ``admit`` take at least as much.
+    ``merged``: the server generates in batches; ``batched``: of more than one sequence; ``chunks``
+    and ``tokens``: the devices for which those of prompts and those of generation are wanted;
+    ``fused``: some GPU has a kernel for its attention; ``moves``: further methods of ``Passes``
+    that a plan has no use for: ``join`` and ``admit`` take at least as much.
 
     ``chunk`` of prompts, ``admit`` after one more has joined those being read, ``stay`` after one
     has left them; on a CPU as they are called, ``… kernels`` on a GPU, ``… fused`` on one with a
@@ -57,7 +59,8 @@ def programs(
     asked = _Asked(
         dimensions=frozenset(length for _, array in flat for length in array.shape),
         batched=batched,
-        devices=frozenset(devices),
+        chunks=frozenset(chunks),
+        tokens=frozenset(tokens),
         fused=fused,
         states=not all(hasattr(cache, "keys") for cache in leaves(list(examples))),
         moves=tuple(moves) if batched else (),
@@ -76,7 +79,8 @@ class _Asked:
 
     dimensions: frozenset[int]
     batched: bool
-    devices: frozenset[str]
+    chunks: frozenset[str]
+    tokens: frozenset[str]
     fused: bool
     states: bool  # in its caches: only they can need a part of the graph for each token
     moves: tuple[str, ...]
@@ -89,18 +93,20 @@ def _all(server: passes.Passes, ways: _Ways) -> Programs:
     if asked.batched:
         chunks = {"chunk": server.uneven, "admit": server.admit, "stay": server.stay}
     wanted: dict[str, Record] = {name: getattr(server, name) for name in asked.moves}
-    if "cpu" in asked.devices:
+    if "cpu" in asked.chunks:
         more = {name: wanted[name] for name in CHUNKS if name in wanted}
         made |= _chunks(chunks | more, ways, "", work.ON_CPU)
-    if "gpu" in asked.devices:
+    if "gpu" in asked.chunks:
         with recording.kernels(attention=False):
             made |= _chunks(chunks, ways, " kernels", work.ON_GPU)
-    if "gpu" in asked.devices and asked.fused:
+    if "gpu" in asked.chunks and asked.fused:
         if ways.unrolled:
             made |= {f"{name} fused": made[f"{name} kernels"] for name in chunks}
         else:
             with recording.kernels(attention=True):
                 made |= _chunks(chunks, ways, " fused", work.ON_GPU)
+    if not asked.tokens:
+        return made
     single = {name: record for name, record in wanted.items() if name not in CHUNKS}
     single |= {"join": server.join, "roll": server.roll} if asked.batched else {"step": server.step}
     return made | {name: ways.program(record, step=1) for name, record in single.items()}
@@ -115,7 +121,10 @@ def _chunks(
             known = made[f"chunk{suffix}"]
             made[name + suffix] = ways.more(known, records["chunk"], record, lags)
         else:
-            made[name + suffix] = ways.program(record, lags=lags, empty=name in EMPTY)
+            # What else is in the others is in `chunk` or `join`.
+            made[name + suffix] = ways.program(
+                record, lags=lags, empty=name in EMPTY, check=name == "chunk"
+            )
     return made
 
 
@@ -152,31 +161,32 @@ class _Ways:
         step: int | None = None,
         lags: Sequence[int] = (),
         empty: bool = False,
+        check: bool = True,
     ) -> dict[str, Any]:
         """The polynomials of what ``record`` records; ``step`` where it is always that.
 
-        ``empty``: it may go into empty caches, too.
+        ``empty``: it may go into empty caches, too; ``check``: by a second recording.
         """
-        lags = lags or work.lags(self.asked.devices)
+        lags = lags or work.lags(self.asked.tokens)
         # Many sequences: experts are sorted from 64 tokens on, and that takes the most.
         many = 3 if step is None else 71
-        check = Point(many if self.batched else 1, step or 768, self.far + 4096 + (step == 1))
+        second = Point(many if self.batched else 1, step or 768, self.far + 4096 + (step == 1))
         if self.unrolled is None and step is None and self.asked.states and self._grows(record):
             self.unrolled = BY_TOKEN[0]
         if not self.unrolled or step is not None:
             with contextlib.suppress(Unclear):
                 # Where the parts of a pass become kernels, its shapes were checked in parts.
-                checked = self.unrolled is None or step is not None or lags == work.ON_CPU
-                small = record(check) if checked else None
+                parts = self.unrolled is None or step is not None or lags == work.ON_CPU
+                small = record(second) if check and parts else None
                 if small is not None and step is None and self.unrolled is None:
-                    other = Point(check.batch, 512, check.tokens)
+                    other = Point(second.batch, 512, second.tokens)
                     if self.asked.states and not small.alike(record(other)):
                         raise Unclear("the graph has a part for each chunk")
                     self.unrolled = 0
                 prime = Point(
                     self.prime.batch, step or self.prime.step, self.prime.tokens + (step == 1)
                 )
-                others = [(small, check)] if small is not None else []
+                others = [(small, second)] if small is not None else []
                 made = work.program(record(prime), prime, self.edges, others, lags)
                 if empty and not self.far:
                     # There is less to do then, so that the device is more layers behind, with all

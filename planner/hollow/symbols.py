@@ -36,8 +36,11 @@ def primes(dimensions: Collection[int], *, batched: bool) -> Point:
     def free(candidates: Sequence[int]) -> int:
         return next(n for n in candidates if not any(d % n == 0 for d in dimensions if d))
 
+    # One sequence more or less is no dimension either.
+    near = {size + more for size in dimensions for more in (-1, 1)}
+    batches = [n for n in (211, 223, 227, 229, 233, 239) if n not in near]
     return Point(
-        batch=free((211, 223, 227, 229, 233, 239)) if batched else 1,
+        batch=free(batches) if batched else 1,
         step=256 * free((61, 67, 71, 73, 79, 83, 89)),
         tokens=256 * free((1009, 1013, 1019, 1021)),
     )

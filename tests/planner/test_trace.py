@@ -13,7 +13,7 @@ from hub.making import _local_header
 from planner.demand import CPU
 from planner.hollow import __main__ as hollow
 from planner.hollow import program
-from planner.program import Behind, Point, Program, either_device
+from planner.program import Behind, Point, Program
 from planner.traced import Rank, Traced
 from tests.planner import llama
 
@@ -44,7 +44,7 @@ def test_a_plan_counts_no_less_than_what_comes_and_goes_takes(tmp_path):
     mx.set_default_device(mx.cpu)
     with program.cpu():
         traced = Traced.from_json(
-            hollow.trace(directory, [1], devices=["cpu"], moves=MOVES + CHUNKS)
+            hollow.trace(directory, [1], chunks=["cpu"], tokens=["cpu"], moves=MOVES + CHUNKS)
         )
     (kind,) = traced.rank(1).kinds
     for batch, tokens in itertools.product((2, 8, 32), (512, 4096, 65536)):
@@ -72,18 +72,6 @@ def test_both_devices_are_traced_though_apart(tmp_path):
         assert traced.programs[name].runs
     with pytest.raises(KeyError, match="`step` was not traced"):
         traced.over("step", CPU.behind, Point(1, 1, 512))
-
-
-def test_a_fit_has_the_lags_of_both_devices():
-    """Where the graph has a part for each token, each half knows its own."""
-    gpu = {"live": {"220": [{"B": 2}]}, "kernels": 5, "reads": {"S": 1}}
-    cpu = {"live": {"110": [{"B": 3}]}, "kernels": 0, "reads": {}}
-
-    made = Program.from_json(either_device(gpu, cpu))
-
-    assert set(made.live) == {110, 220}
-    assert made.kernels == 5
-    assert made.reads == {"S": 1}
 
 
 def test_planning_loads_neither_mlx_nor_a_hub_client():
