@@ -126,6 +126,7 @@ def trace(texts: dict[str, bytes], headers: dict[str, Any]) -> tuple[int, float,
 
     child = forked.Process(target=run)
     child.start()
+    there.close()
     answer: tuple[int, float, int] = here.recv()
     child.join()
     return answer

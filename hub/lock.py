@@ -19,7 +19,7 @@ from planner.declared import Model
 from planner.record import Record
 from planner.traced import Traced
 
-FORMAT = 6
+FORMAT = 7
 
 
 class LockError(ValueError):

@@ -97,8 +97,9 @@ def _started(
         try:
             yield child
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+            if child.returncode is None:  # else its number may be somebody else's by now
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
 
 
 def _answer(child: subprocess.Popen[str], deadline: float, seconds: float) -> dict[str, Any]:

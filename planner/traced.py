@@ -108,7 +108,9 @@ class Traced(Record):
         longest: int | None = None,
         after: Sequence[tuple[str, Point, int]] = (),
     ) -> int:
-        """Bytes over weights and caches in the evaluation ``name``, 0 where there is none.
+        """Bytes over weights and caches in the evaluation ``name``.
+
+        Raises KeyError where it was not traced, but for what was made without any.
 
         A model with a window has two recordings, of contexts within it and past it. Past it by up
         to a step nothing is cut off yet, so that each is an upper bound. ``longest`` are the tokens

@@ -64,8 +64,10 @@ class KeptPrefixes(LRUPromptCache):
         mx.eval([layer.state for layer in prompt_cache])
 
     def fetch_nearest_cache(self, model: Any, tokens: list[int]) -> tuple[Any, list[int]]:
+        if len(tokens) < WORTH_KEEPING:
+            return None, tokens
         cache, rest = super().fetch_nearest_cache(model, tokens)
-        if rest or not tokens:
+        if rest:
             return cache, rest
         del cache  # the exact hit: look again for all but the last token; what is found is then
         # shorter than the prompt, so that something is left to process

@@ -121,10 +121,9 @@ def _chunks(
             known = made[f"chunk{suffix}"]
             made[name + suffix] = ways.more(known, records["chunk"], record, lags)
         else:
-            # What else is in the others is in `chunk` or `join`.
-            made[name + suffix] = ways.program(
-                record, lags=lags, empty=name in EMPTY, check=name == "chunk"
-            )
+            # What is in the others is in these.
+            check = name in {"chunk", "admit"}
+            made[name + suffix] = ways.program(record, lags=lags, empty=name in EMPTY, check=check)
     return made
 
 
@@ -144,7 +143,7 @@ class _Ways:
         # for a dimension of the model's; 0 where there is none.
         free = (
             n
-            for n in (113, 109, 107, 103, 101, 97, 89, 83, 79, 73)
+            for n in (113, 109, 107, 103, 101, 97, 89, 83, 79, 73, 127, 131, 137, 139, 149)
             if all(size % n and size - n not in self.edges for size in asked.dimensions if size)
         )
         self.middle = next(free, 0)
@@ -175,7 +174,7 @@ class _Ways:
             self.unrolled = BY_TOKEN[0]
         if not self.unrolled or step is not None:
             with contextlib.suppress(Unclear):
-                # Where the parts of a pass become kernels, its shapes were checked in parts.
+                # On a GPU the first one only: the parts of the others are checked on the CPU.
                 parts = self.unrolled is None or step is not None or lags == work.ON_CPU
                 small = record(second) if check and parts else None
                 if small is not None and step is None and self.unrolled is None:
@@ -229,7 +228,7 @@ class _Ways:
                 kernels = min(it.kernels for it in seen.values())
         live = {lag: [row[lag] for row in rows] for lag in lags}
         made = {"live": live, "kernels": kernels, "reads": reads}
-        if step is None and not chunked and self.middle:
+        if step is None and not chunked:
             with contextlib.suppress(Unclear):
                 made = work.either(made, self._between(record, lags))
         return made
@@ -239,24 +238,29 @@ class _Ways:
     ) -> dict[str, Any]:
         """What ``record`` takes, where ``plain``, a part of it, is ``known`` and takes a minute.
 
-        What it takes more is taken at a few tokens, when the device is behind by the most of it.
+        What it takes more is taken at a few tokens, when the device is behind by the most of it:
+        at long contexts, and at short ones, where attention hides nothing.
         """
-        points = [
-            Point(batch, FEW, self.far + tokens)
-            for batch in dict.fromkeys((2, 3) if self.batched else (1,))
-            for tokens in FAR
-        ]
-        both = [
-            (work.counted(record(p), lags).peaks, work.counted(plain(p), lags).peaks)
-            for p in points
-        ]
-        live: dict[int, list[dict[str, int]]] = {}
-        for lag in lags:
-            over = [mine[lag] - theirs[lag] for mine, theirs in both]
-            extra = work.fitted(dict(zip(points, over, strict=True)))
-            rows = known["live"][lag]
-            live[lag] = [*rows, *(work.total(row, extra) for row in rows)]
-        return {**known, "live": live}
+        batches = dict.fromkeys((2, 3) if self.batched else (1,))
+        extras: dict[int, list[dict[str, int]]] = {lag: [] for lag in lags}
+        for grid in (FAR, (STEP, 2 * STEP)):
+            points = [Point(batch, FEW, self.far + more) for batch in batches for more in grid]
+            mine = [work.counted(record(point), lags).peaks for point in points]
+            theirs = [work.counted(plain(point), lags).peaks for point in points]
+            for lag in lags:
+                over = [one[lag] - other[lag] for one, other in zip(mine, theirs, strict=True)]
+                extras[lag].append(work.fitted(dict(zip(points, over, strict=True))))
+        live = {
+            lag: [
+                *known["live"][lag],
+                *(work.total(row, extra) for row in known["live"][lag] for extra in extras[lag]),
+            ]
+            for lag in lags
+        }
+        made = {"live": live, "kernels": known["kernels"], "reads": known["reads"]}
+        with contextlib.suppress(Unclear):
+            made = work.either(made, self._between(record, lags))
+        return made
 
     def _between(self, record: Record, lags: Sequence[int]) -> dict[str, Any]:
         """What layers without a part for each token take, which is read off the shapes.
@@ -265,6 +269,8 @@ class _Ways:
         worst moment, and no fit of a few points has it. Those with such parts are as they are at
         this step, by which the device can be behind.
         """
+        if not self.middle:
+            raise Unclear("no step is far enough from the model's dimensions")
         point = Point(self.prime.batch, self.middle, self.prime.tokens)
         return work.program(record(point), point, self.edges, (), lags)
 

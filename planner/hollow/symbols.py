@@ -2,8 +2,8 @@
 
 B sequences, S tokens of each in this step, T tokens of each in the cache after it. Recorded with
 large primes in all three, a dimension that one of them divides is a multiple of it; one that is S
-or T and an edge (a window's, a convolution's) is known by that edge. Recordings with other numbers
-must agree, array by array.
+or T and an edge (a window's, a convolution's) is known by that edge. Recordings with other numbers,
+of all that others are parts of, must agree, array by array.
 """
 
 from __future__ import annotations

@@ -29,8 +29,6 @@ def row(fault: str, runs: Sequence[dict[str, Any]]) -> str:
 
 def _words(run: dict[str, Any]) -> str:
     told = run.get("client", NOBODY)
-    if told == "data: [DONE]":
-        return "its answer, to the end"
     if told.startswith("data: "):
         told = json.loads(told.removeprefix("data: ")).get("error", {}).get("message", told)
     return re.sub(r"[0-9.]+ s\b", "… s", told)

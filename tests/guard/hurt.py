@@ -270,7 +270,7 @@ def hurt(fault: str) -> dict:
 
 def stream() -> dict:
     """What a client is told that has a stream while something happens, and when."""
-    client = InFlight(tokens=400)
+    client = InFlight(tokens=7000)
     BEGAN.touch()
     client.join(PATIENCE_S)
     return {"client": client.last_words, "told_at": time.time()}
