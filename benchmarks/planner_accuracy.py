@@ -169,7 +169,8 @@ def serve(model, settings, requests, base) -> list[tuple[int, int]]:
 PAGE = """\
 # Predicted memory beside MLX's own
 
-Made by `benchmarks/planner_accuracy.py --write`, on two CPU cores that were busy with other work too, {versions}: {count} architectures. In each cell: the least
+Made by `benchmarks/planner_accuracy.py --write`, on two CPU cores that were busy with other
+work too, {versions}: {count} architectures. In each cell: the least
 and the most by which the prediction exceeds MLX's active memory between two evaluations (weights,
 caches, kept sequences), then by which it exceeds MLX's peak. To a tenth of a percent, {within} of
 {peaks} peaks are between 0 and 25 % above; the lowest is {lowest:+.1f} %, the highest
