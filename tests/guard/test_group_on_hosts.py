@@ -44,7 +44,7 @@ TABLE = fault_table.Table(
 Written by `pytest --soak tests/guard/test_group_on_hosts.py`: two ranks on two lab hosts over MLX's
 ring, a tiny random model, each rank a unit behind its guard. Seconds, median / worst: until neither
 rank says that it is ready, and until both have new engines and the group answers as before. A
-client of rank 0 reads a stream of 7000 tokens meanwhile. On a CPU; NCCL was not run.
+client of rank 0 reads a stream meanwhile. On a CPU; NCCL was not run.
 """,
 )
 
