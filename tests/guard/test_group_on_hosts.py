@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ class Pair:
     def until_new(self, before: list[Any], within_s: float = 200) -> float:
         """Until both engines are others than before, and the group answers."""
         began = time.monotonic()
-        while set(before) & set(self.engines()) or not self.ready():
+        # Rank by rank: each host counts its processes for itself.
+        while any(map(eq, before, self.engines())) or not self.ready():
             assert time.monotonic() - began < within_s, [self.state(0), self.state(1)]
             time.sleep(0.3)
         assert "choices" in self.ask()
