@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from operator import eq
 from typing import Any
 
 from lab import Host, Lab
@@ -40,7 +41,8 @@ def engines(pair: Pair) -> list[Any]:
 def until_new(pair: Pair, before: list[Any]) -> None:
     """Until both ranks have other engines than before, and are ready."""
     began = time.monotonic()
-    while set(before) & set(engines(pair)) or any(
+    # Rank by rank: where they are on two hosts, each counts its processes for itself.
+    while any(map(eq, before, engines(pair))) or any(
         state(pair, rank).get("state") != "ready" for rank in (0, 1)
     ):
         assert time.monotonic() - began < 120, [state(pair, 0), state(pair, 1)]
