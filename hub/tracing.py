@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from hub.checkpoint import write_hollow
-from planner.traced import Traced
+from planner.traced import SIZES, Traced
 
 ROOT = Path(__file__).parents[1]
-SIZES = (1, 2, 4, 8)  # ranks: the numbers of GPUs that machines have
 TIME_LIMIT = 600.0  # seconds; a trace takes a few, one with a part for each token some minutes
 MEMORY_LIMIT = 8 * 2**30  # bytes of address space; a trace touches about 100 MB of it
 

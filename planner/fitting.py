@@ -13,7 +13,6 @@ from planner.record import Record
 from planner.traced import Rank, Traced, in_steps
 
 FUSED_CAPABILITY = 8.0  # mlx/backend/cuda/scaled_dot_product_attention.cpp, as of 2026-08
-SIZES = (1, 2, 4, 8)  # ranks that a model is traced for
 # The rung of the ladder that packing starts from: two kept sequences, the full step.
 COMFORTABLE = 2
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from planner.declared import Gpu, Host, Model
-from planner.fitting import COMFORTABLE, SIZES, Devices, Lock, candidate, each
+from planner.fitting import COMFORTABLE, Devices, Lock, candidate, each
 from planner.fleet import wide
 from planner.gpus import BY_NAME
 from planner.plan import Member, Placement, Plan, Refusal, Space
 from planner.record import Record
 from planner.refusing import Refusing, untraced
 from planner.spans import Spans
-from planner.traced import Rank, Traced
+from planner.traced import SIZES, Rank, Traced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

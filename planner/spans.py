@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from planner.declared import Host, Model
-from planner.fitting import COMFORTABLE, SIZES, Devices, Lock, candidate, each
+from planner.fitting import COMFORTABLE, Devices, Lock, candidate, each
 from planner.fleet import spans
 from planner.plan import Member, Placement, Refusal, Space
 from planner.refusing import Refusing, untraced
-from planner.traced import Traced
+from planner.traced import SIZES, Traced
 
 
 @dataclass(kw_only=True)

@@ -14,6 +14,7 @@ from planner.program import Behind, Point, Program, Sized
 from planner.record import Record
 
 FUSED_HEAD = 128
+SIZES = (1, 2, 4, 8)  # ranks that a model is traced for: the numbers of GPUs that machines have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

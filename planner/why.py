@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from planner.amounts import gib
 from planner.declared import Host, Model
 from planner.demand import work
-from planner.fitting import SIZES, Devices, Lock, attention, candidate
+from planner.fitting import Devices, Lock, attention, candidate
 from planner.fleet import span_of
 from planner.plan import Plan, Space
-from planner.traced import Rank, Traced
+from planner.traced import SIZES, Rank, Traced
 
 
 def why(
@@ -95,8 +95,7 @@ def _rules(
             )
             fused = attention(traced, space)[0]
             parts = work(traced, able.rank, settings, model.context, device, fused=fused)
-            worst = max(parts, key=lambda part: parts[part])
-            worst = "loading" if need.work == traced.loading else worst
+            worst = "loading" if need.work == traced.loading else max(parts, key=parts.__getitem__)
             yield (
                 f"    {told}: weights {gib(need.weights)} + KV {gib(need.kv)} + kept "
                 f"{gib(need.prompt_cache)} + work {gib(need.work)} ({worst}) + process "

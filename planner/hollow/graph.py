@@ -182,8 +182,7 @@ class _Buffers:
         self.read: set[str | None] = set()  # buffers that an operation reads, and may hold yet
 
     def lies_in_rows(self, name: str) -> bool:
-        shape = self.made[name].shape
-        return strides.alike(shape, self.strides[name], strides.in_rows(shape))
+        return strides.lies_in_rows(self.made[name].shape, self.strides[name])
 
     def of(self, names: Iterable[str]) -> tuple[strides.Array, ...]:
         """Shapes and strides."""
@@ -294,10 +293,11 @@ def _lies(step: Operation, made: Made, buffers: _Buffers) -> tuple[strides.Strid
     if step.name not in DONATE:
         return strides.in_rows(made.shape), []
     reads = list(dict.fromkeys(step.reads))
+    arrays = buffers.of(reads)
     if step.name in NOT_ELEMENTWISE:
-        givers = [name for name in reads if strides.dense(*buffers.of([name])[0])]
+        givers = [name for name, array in zip(reads, arrays, strict=True) if strides.dense(*array)]
         return strides.in_rows(made.shape), givers
-    lies, may = strides.elementwise(made.shape, buffers.of(reads), choice=step.name == "Select")
+    lies, may = strides.elementwise(made.shape, arrays, choice=step.name == "Select")
     return lies, [reads[at] for at in may]
 
 

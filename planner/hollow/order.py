@@ -32,9 +32,9 @@ Op = TypeVar("Op", bound=_Operation)
 def scheduled(operations: Sequence[Op], results: Sequence[str]) -> tuple[Op, ...]:
     """Put ``operations``, of which ``results`` are wanted, into MLX's order."""
     maker = {made.name: at for at, step in enumerate(operations) for made in step.makes}
-    last = len(operations)
     wants = [[maker[name] for name in step.reads if name in maker] for step in operations]
     wants.append([maker[name] for name in results if name in maker])  # the evaluation itself
+    last = len(operations)
     readers = _readers(wants, last)
     noted = [last]
     deeper: list[tuple[int, int]] = []

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
-from mlx.nn.layers.base import Module
 from mlx_lm.models import cache as caches
 
 from planner.hollow import graph, recording
 from planner.hollow.model import leaves
+from planner.hollow.slots import get, parameters, put, slots
 from planner.program import Point
 
 STEP = 256  # tokens by which caches grow; the edges of what they make
 Caches = list[Any]
-# A name, what holds the array, and the key or attribute or index there.
-Slot = tuple[str, Any, Any]
 
 
 class Passes:
@@ -35,7 +33,7 @@ class Passes:
         self.within = within  # contexts that are shorter than any window
         self.examples = list(leaves(list(examples)))
         self.merged = merged  # as the batch generator has caches, even of one sequence
-        self.parameters = list(_parameters("p", model))
+        self.parameters = list(parameters("p", model))
 
     def first(self, made: Caches, tokens: int) -> tuple[graph.Graph, list[str]]:
         """``tokens`` of one prompt into empty caches, and the caches' names of the last results."""
@@ -293,43 +291,3 @@ def _keep(made: Caches, batch: int, cut: int = 0) -> None:
             held: list[Any] = [cache.keys, cache.values]
             cache.keys, cache.values = (array[..., cut:, :] for array in held)
             cache._idx -= cut  # noqa: SLF001 -- as its own `filter` does
-
-
-def _parameters(prefix: str, tree: Any) -> Iterator[Slot]:  # noqa: ANN401
-    """Where a model keeps what ``Module.parameters`` is of."""
-    items: Iterable[tuple[Any, Any]] = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    for key, held in items:
-        if isinstance(tree, Module) and key.startswith("_"):
-            continue
-        if isinstance(held, mx.array):
-            yield f"{prefix}.{key}", tree, key
-        elif isinstance(held, dict | list):
-            yield from _parameters(f"{prefix}.{key}", held)
-
-
-def slots(prefix: str, made: Sequence[Any]) -> list[Slot]:
-    """Where caches keep arrays."""
-    found: list[Slot] = []
-    for at, cache in enumerate(leaves(list(made))):
-        for name, held in vars(cache).items():
-            if isinstance(held, mx.array):
-                found.append((f"{prefix}.{at}.{name}", cache, name))
-            elif isinstance(held, list):
-                found += [
-                    (f"{prefix}.{at}.{name}.{index}", held, index)
-                    for index, item in enumerate(held)
-                    if isinstance(item, mx.array)
-                ]
-    return found
-
-
-def get(holder: Any, key: Any) -> mx.array:  # noqa: ANN401
-    array: mx.array = holder[key] if isinstance(holder, dict | list) else getattr(holder, key)
-    return array
-
-
-def put(holder: Any, key: Any, array: mx.array) -> None:  # noqa: ANN401
-    if isinstance(holder, dict | list):
-        holder[key] = array
-    else:
-        setattr(holder, key, array)

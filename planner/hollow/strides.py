@@ -37,6 +37,11 @@ def alike(shape: Shape, one: Strides, other: Strides) -> bool:
     return one == other or all(n == 1 or a == b for n, a, b in zip(shape, one, other, strict=True))
 
 
+def lies_in_rows(shape: Shape, strides: Strides) -> bool:
+    """Whether it lies as it reads."""
+    return alike(shape, strides, in_rows(shape))
+
+
 @cache
 def dense(shape: Shape, strides: Strides) -> bool:
     """Whether it fills its part of the buffer, in whatever order."""
@@ -68,7 +73,7 @@ def elementwise(
     for lie in (rows, in_columns(shape)):
         if wide and all(alike(shape, reads[at][1], lie) for at in wide):
             return lie, wide
-    return rows, tuple(at for at in wide if alike(*reads[at], in_rows(reads[at][0])))
+    return rows, tuple(at for at in wide if lies_in_rows(*reads[at]))
 
 
 @cache
@@ -104,7 +109,7 @@ def of_view(
 @cache
 def of_reshape(before: Shape, strides: Strides, after: Shape) -> Strides | None:
     """Those of a reshape that copies nothing; None where it must (``prepare_reshape``)."""
-    if alike(before, strides, in_rows(before)):
+    if lies_in_rows(before, strides):
         return in_rows(after)
     # Neighbours that follow one another are one dimension.
     lengths: list[int] = []

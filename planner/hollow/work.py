@@ -15,12 +15,8 @@ from planner.program import Point, pack
 # for each token: planner/demand.py says which holds where.
 ON_CPU = (110,)
 ON_GPU = (220, 330, 440, 660, 1100)
-DEVICES = ("cpu", "gpu")
-
-
-def lags(devices: Collection[str]) -> tuple[int, ...]:
-    """Those of ``devices``, each one of DEVICES."""
-    return (ON_CPU if "cpu" in devices else ()) + (ON_GPU if "gpu" in devices else ())
+LAGS = {"cpu": ON_CPU, "gpu": ON_GPU}
+DEVICES = tuple(LAGS)
 
 
 def program(
