@@ -2,27 +2,20 @@
 """A small random model of every architecture that mlx-lm has, made from its own arguments.
 
 An argument's value is chosen by its name, since architectures agree on names far more than on
-anything else; where one does not, ``PARTICULAR`` says what it wants. Run
-this file to see which architectures can be made, and why the others cannot.
+anything else; where one does not, ``PARTICULAR`` says what it wants.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import dataclasses
 import importlib
-import io
-import json
+import math
 import pkgutil
-import sys
 import typing
-from collections import Counter
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
+from hub.checkpoint import BITS
 
 LAYERS = 4
 WIDTH = 128
@@ -167,6 +160,11 @@ AROUND = {
     "gemma3": "gemma3_text", "lfm2-vl": "lfm2", "mistral3": "llama", "pixtral": "llama",
     "qwen2_vl": "qwen2", "qwen3_vl": "qwen3", "qwen3_vl_moe": "qwen3_moe",
 }  # fmt: skip
+# What safetensors calls MLX's types.
+TYPES = {
+    "bfloat16": "BF16", "float16": "F16", "float32": "F32", "int32": "I32", "uint32": "U32",
+    "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
 
 
 def names() -> tuple[str, ...]:
@@ -239,96 +237,21 @@ def model(name: str, values: dict[str, Any] | None = None) -> Any:
     return made
 
 
-PAGE = """\
-# Architectures that can be traced
-
-Made by `benchmarks/planner_models.py --write`: a small model of every architecture module of mlx-lm
-{mlx_lm}, {total} of them. {counts}. The caches that a traced one makes are counted by kind.
-
-`refused` is what `plan.py` says of such a model on every host, with this reason: mlx-lm itself
-cannot load or run it there, its graph cannot be recorded, or its cache is of a class that the
-replay does not know, which is never guessed. minicpm and qwen3_vl_moe may be refused for how these
-small checkpoints are made. `(fitted)`: the graph has a part for each token.
-
-| architecture | verdict |
-|---|---|
-{rows}
-"""
-# What no configuration tells.
-WANTING = {"prism_hadamard_qwen35": "its pack's manifest of modules is part of no configuration"}
-
-
-def verdict(name: str) -> tuple[str, str]:
-    """Whether the small model of ``name`` can be traced, and what with, or why not.
-
-    Traced as ``plan.py`` does it: in a child process, from the header and the configuration.
-    """
+def tensors(made: Any) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Name, type and shape of each weight, as safetensors has them; nothing is evaluated."""
     from mlx.utils import tree_flatten
 
-    from hub import tracing
-
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said):
-            values = config(name)
-            weights = dict(tree_flatten(model(name, values).parameters()))
-    except SystemExit:
-        return "refused", f"its module ends the process: {said.getvalue().strip()}"
-    except Exception as error:  # noqa: BLE001 -- whatever mlx-lm raises is the reason
-        return "refused", WANTING.get(name) or f"{type(error).__name__}: {error}"
-    texts = {"config.json": json.dumps(values).encode()}
-    traced = tracing.trace(texts, {"model.safetensors": _header(weights)})
-    if isinstance(traced, str):
-        return "refused", traced
-    if traced.alone:
-        return "traced, served alone", traced.alone
-    rank = traced.rank(1)
-    assert not isinstance(rank, str), "its rank is there"
-    fitted = any(program.fitted for program in traced.programs.values())
-    kinds = ", ".join(f"{kind.count} {kind.kind}" for kind in rank.kinds)
-    return "traced", kinds + (" (fitted)" if fitted else "")
+    flat: Any = tree_flatten(made.parameters())
+    for name, array in flat:
+        yield name, TYPES[str(array.dtype).rpartition(".")[2]], array.shape
 
 
-def _header(weights: dict[str, Any]) -> dict[str, Any]:
-    """What safetensors would say of ``weights``, none of which is evaluated."""
-    types = {"float32": "F32", "int32": "I32", "uint32": "U32", "uint8": "U8", "bool": "BOOL"}
-    made: dict[str, Any] = {}
+def lay_out(tensors: Iterable[tuple[str, str, Sequence[int]]]) -> dict[str, Any]:
+    """The header of tensors that lie one after the other: of each its name, type and shape."""
+    header: dict[str, Any] = {}
     at = 0
-    for path, array in weights.items():
-        kind = types[str(array.dtype).rpartition(".")[2]]
-        ends = [at, at + array.nbytes]
-        made[path] = {"dtype": kind, "shape": list(array.shape), "data_offsets": ends}
-        at += array.nbytes
-    return made
-
-
-def main() -> None:
-    """Print of each architecture whether its weights and caches can be traced, or why not."""
-    import mlx.core as mx
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--write", type=Path)
-    parser.add_argument("names", nargs="*")
-    asked = parser.parse_args()
-    mx.set_default_device(mx.cpu)
-    counts: Counter[str] = Counter()
-    rows = []
-    with contextlib.redirect_stdout(io.StringIO()):
-        found = names()
-    for name in asked.names or found:
-        kind, words = verdict(name)
-        counts[kind] += 1
-        rows.append(f"| {name} | {kind}: {' '.join(words.split())[:140]} |")
-        print(rows[-1], flush=True)
-    page = PAGE.format(
-        mlx_lm=version("mlx-lm"),
-        total=len(found),
-        counts="; ".join(f"{kind}: {count}" for kind, count in sorted(counts.items())),
-        rows="\n".join(rows),
-    )
-    if asked.write:
-        asked.write.write_text(page)
-
-
-if __name__ == "__main__":
-    main()
+    for name, dtype, shape in tensors:
+        end = at + math.prod(shape) * BITS[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    return header

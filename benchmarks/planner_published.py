@@ -23,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+import planner_models
 from published_models import EIGHT, MODELS
 
 # Peaks that others measured, in bytes, with the tokens of the prompt and whether attention was one
@@ -64,7 +65,7 @@ def header(name: str) -> dict[str, Any]:
 
     import mlx.core as mx
     from mlx import nn
-    from mlx.utils import tree_flatten, tree_map
+    from mlx.utils import tree_map
 
     config = MODELS[name]
     module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
@@ -86,20 +87,14 @@ def header(name: str) -> dict[str, Any]:
             return predicate(path, layer) if predicate else True
 
         nn.quantize(made, **quantization, class_predicate=wanted)
-    types = {"bfloat16": "BF16", "float32": "F32", "uint32": "U32", "uint8": "U8", "float16": "F16"}
-    at, tensors = 0, {}
-    flat: Any = tree_flatten(made.parameters())
+    tensors: list[tuple[str, str, tuple[int, ...]]] = []
     eight = config.get("quantization_config", {}).get("quant_method") == "fp8"
-    for path, array in flat:
-        kind = types[str(array.dtype).rpartition(".")[2]]
-        parts = [(path, kind, array.shape, array.nbytes)]
+    for path, kind, shape in planner_models.tensors(made):
         if eight and path.endswith("_proj.weight"):
-            parts = [(path, "F8_E4M3", array.shape, array.size), (f"{path}_scale_inv", kind, (), 2)]
-        for part, dtype, shape, size in parts:
-            ends = [at, at + size]
-            tensors[part] = {"dtype": dtype, "shape": list(shape), "data_offsets": ends}
-            at += size
-    return tensors
+            tensors += [(path, "F8_E4M3", shape), (f"{path}_scale_inv", kind, ())]
+        else:
+            tensors.append((path, kind, shape))
+    return planner_models.lay_out(tensors)
 
 
 def checkpoint(name: str) -> tuple[dict[str, bytes], dict[str, Any]]:

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,22 +115,18 @@ def seconds(number: int, models: int) -> float:
 def trace(texts: dict[str, bytes], headers: dict[str, Any]) -> tuple[int, float, int]:
     """Layers, seconds by the clock of one cold trace, and the most that its process held in MB."""
     forked = multiprocessing.get_context("fork")
-    here, there = forked.Pipe(duplex=False)
+    with ProcessPoolExecutor(1, mp_context=forked) as fresh:
+        return fresh.submit(_trace, texts, headers).result()
 
-    def run() -> None:
-        start = time.perf_counter()
-        traced = tracing.trace(texts, headers)
-        taken = time.perf_counter() - start
-        assert isinstance(traced, Traced), traced
-        most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 // 10**6
-        there.send((traced.layers, taken, most))
 
-    child = forked.Process(target=run)
-    child.start()
-    there.close()
-    answer: tuple[int, float, int] = here.recv()
-    child.join()
-    return answer
+def _trace(texts: dict[str, bytes], headers: dict[str, Any]) -> tuple[int, float, int]:
+    """In a process that has no other children: the most is over all that it ever had."""
+    start = time.perf_counter()
+    traced = tracing.trace(texts, headers)
+    taken = time.perf_counter() - start
+    assert isinstance(traced, Traced), traced
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 // 10**6
+    return traced.layers, taken, most
 
 
 def traces(names: Sequence[str], rounds: int) -> None:

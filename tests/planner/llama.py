@@ -5,19 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from benchmarks.planner_models import lay_out
 from hub.checkpoint import write_hollow
-
-
-def header(tensors):
-    """Tensors laid out one after the other; ``tensors`` maps a name to its shape, in bfloat16."""
-    at, made = 0, {}
-    for name, shape in tensors.items():
-        size = 2
-        for length in shape:
-            size *= length
-        made[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
-        at += size
-    return made
 
 
 def write(directory: Path, *, layers=2, width=256, inner=512, heads=4, kv_heads=2, words=512):
@@ -55,7 +44,8 @@ def write(directory: Path, *, layers=2, width=256, inner=512, heads=4, kv_heads=
     }
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config))
-    write_hollow(directory / "model.safetensors", header(tensors))
+    header = lay_out((name, "BF16", shape) for name, shape in tensors.items())
+    write_hollow(directory / "model.safetensors", header)
     return directory
 
 

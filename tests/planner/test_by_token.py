@@ -2,13 +2,10 @@
 
 import json
 
-import mlx.core as mx
 import pytest
-from mlx.utils import tree_flatten
 
 from benchmarks import planner_models
 from hub import tracing
-from hub.making import _local_header
 from planner.demand import CPU, CUDA
 from planner.program import Point
 from planner.traced import Traced
@@ -17,13 +14,11 @@ BATCH, STEP = 4, 512
 
 
 @pytest.fixture(scope="module")
-def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Traced:
+def hybrid() -> Traced:
     """Three layers of gated delta, a part of the graph for each token, and one of attention."""
-    directory = tmp_path_factory.mktemp("hybrid")
     config = planner_models.config("qwen3_next")
-    weights = dict(tree_flatten(planner_models.model("qwen3_next", config).parameters()))
-    mx.save_safetensors(str(directory / "model.safetensors"), weights)
-    headers = {"model.safetensors": _local_header(directory / "model.safetensors")}
+    made = planner_models.model("qwen3_next", config)
+    headers = {"model.safetensors": planner_models.lay_out(planner_models.tensors(made))}
     traced = tracing.trace({"config.json": json.dumps(config).encode()}, headers, sizes=[1])
     assert isinstance(traced, Traced), traced
     return traced

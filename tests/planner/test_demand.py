@@ -6,12 +6,10 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from mlx.utils import tree_flatten
 
 from benchmarks import planner_models
 from benchmarks.server_replay import MOVES, replay
 from hub.checkpoint import write_hollow
-from hub.making import _local_header
 from planner.demand import CPU, Settings, need
 from planner.hollow import program
 from planner.hollow.__main__ import trace
@@ -29,11 +27,10 @@ def gemma_with_a_wide_window(directory: Path) -> None:
         "num_hidden_layers": 24,
         "sliding_window": 2048,
     }
-    weights = dict(tree_flatten(planner_models.model("gemma3_text", config).parameters()))
-    real = directory / "real.safetensors"
-    mx.save_safetensors(str(real), weights)
-    write_hollow(directory / "model.safetensors", _local_header(real))
-    real.unlink()
+    made = planner_models.model("gemma3_text", config)
+    write_hollow(
+        directory / "model.safetensors", planner_models.lay_out(planner_models.tensors(made))
+    )
     (directory / "config.json").write_text(json.dumps(config))
 
 
