@@ -195,7 +195,7 @@ def fuzz(requests: int, seed: int, place: Path, *, workers: int = 6) -> dict[str
         threads = [
             threading.Thread(
                 target=worker,
-                args=(instance, Maker(seed * 1000 + n), requests // workers, told, wrong, lock),
+                args=(instance, Maker(seed * 1000 + n), -(-requests // workers), told, wrong, lock),
             )
             for n in range(workers)
         ]
