@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
-from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from lab.commands import Done
 from tests.asking import say
 from tests.guard import fault_table, hurt, sandbox
 from tests.guard.models import make_tiny_llama
+from tests.ranks import Ranks
 
 pytestmark = pytest.mark.lab
 
@@ -50,24 +50,23 @@ client of rank 0 reads a stream meanwhile. On a CPU; NCCL was not run.
 )
 
 
-class Pair:
+class Pair(Ranks):
     """Rank 0 on one host, rank 1 on the other, each in its unit."""
 
     def __init__(self, hosts: tuple[Host, Host], model: Path) -> None:
-        self.hosts = hosts
+        super().__init__(hosts, ("pair.0.0", "pair.0.1"))
         addresses = [host.address for host in hosts]
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as tar:
             tar.add(model, "pair")
         template = Template((ROOT / "templates/mlx-group.conf.j2").read_text())
         dropin = template.render(fabric_addresses=addresses)
-        for rank, host in enumerate(hosts):
+        for rank, (host, name) in enumerate(zip(hosts, self.instances, strict=True)):
             (Path(host.root) / "opt/pair.tar").write_bytes(packed.getvalue())
             told = host.root_run(
                 "cat /etc/mlx-hosts/instances/*.json; systemctl stop 'mlx-model@*'"
             )
             config: dict[str, Any] = json.JSONDecoder().raw_decode(told.stdout)[0]
-            name = f"pair.0.{rank}"
             config |= {
                 "instance": name, "slug": "pair", "served_name": "pair", "model": "/opt/pair",
                 "context_tokens": 8192, "socket": f"/run/mlx-hosts/{name}/api.sock",
@@ -89,7 +88,7 @@ class Pair:
             host.root_run("systemctl daemon-reload")
 
     def unit(self, rank: int) -> str:
-        return f"mlx-model@pair.0.{rank}.service"
+        return f"mlx-model@{self.instances[rank]}.service"
 
     def start(self, rank: int) -> None:
         # By hand, too, systemd starts a unit five times in ten minutes and no more.
@@ -98,29 +97,10 @@ class Pair:
             f"systemctl reset-failed {unit}; systemctl start --no-block {unit}"
         )
 
-    def state(self, rank: int) -> dict[str, Any]:
-        told = (
-            self.hosts[rank]
-            .root_run(f"cat /run/mlx-hosts/pair.0.{rank}/state.json", check=False)
-            .stdout
-        )
-        return dict(json.loads(told)) if told.strip() else {}
-
-    def engines(self) -> list[Any]:
-        return [self.state(rank).get("engine_pid") for rank in (0, 1)]
-
-    def ready(self) -> bool:
-        return all(self.state(rank).get("state") == "ready" for rank in (0, 1))
-
-    def until_new(self, before: list[Any], within_s: float = 200) -> float:
+    def until_new(self, before: list[Any], within_s: float = 200) -> None:
         """Until both engines are others than before, and the group answers."""
-        began = time.monotonic()
-        # Rank by rank: each host counts its processes for itself.
-        while any(map(eq, before, self.engines())) or not self.ready():
-            assert time.monotonic() - began < within_s, [self.state(0), self.state(1)]
-            time.sleep(0.3)
+        super().until_new(before, within_s)
         assert "choices" in self.ask()
-        return time.monotonic() - began
 
     @contextmanager
     def client_in_flight(self) -> Iterator[Future[Done]]:
@@ -137,7 +117,7 @@ class Pair:
             yield told
 
     def ask(self) -> dict[str, Any]:
-        return say(self.hosts[0], "pair.0.0", "pair")
+        return say(self.hosts[0], self.instances[0], "pair")
 
 
 @pytest.fixture(scope="module")
