@@ -127,6 +127,8 @@ def main(arguments: list[str]) -> int:
             answer = trace(Path(directory), [*map(int, sizes)], chunks=chunks, tokens=tokens)
     except SystemExit:  # `olmo` ends the process where a package of its own is not there
         answer = {"refused": f"its module ends the process: {' '.join(said.getvalue().split())}"}
+    except hollow.Refused as error:
+        answer = {"refused": str(error)}
     except Exception as error:  # noqa: BLE001 -- whatever mlx-lm raises is the reason
         answer = {"refused": f"{type(error).__name__}: {error}"}
     print(json.dumps(answer))

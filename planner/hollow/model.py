@@ -77,8 +77,13 @@ def kind(cache: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def examples(model: Any, tokens: int = 8) -> tuple[list[Any], mx.array]:  # noqa: ANN401
-    """The model's caches after ``tokens`` tokens of one sequence, and the scores of the next."""
+    """The model's caches after ``tokens`` tokens of one sequence, and the scores of the next.
+
+    Raises Refused where one is of a class that is not known.
+    """
     made: list[Any] = caches.make_prompt_cache(model)
+    for cache in leaves(made):
+        arrays(cache)
     out = model(mx.zeros((1, tokens), mx.int32), cache=made)
     return made, out[:, -1, :]
 

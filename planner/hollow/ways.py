@@ -12,11 +12,12 @@ from planner.hollow.passes import STEP
 from planner.hollow.symbols import Unclear, primes
 from planner.program import Point
 
-BY_TOKEN = (64, 112)  # steps to record at where the graph has a part for each token
+BY_TOKEN = 64  # the first step to record at where the graph has a part for each token
 FEW = 16  # tokens of a step at which two such graphs are compared
 FAR = (2**16, 2**17)  # tokens at which attention takes more than anything else, in any architecture
+NEAR = (STEP, 2 * STEP)  # those at which it hides nothing
 Record = Callable[[Point], Graph]
-Few = dict[Point, dict[int, int]]
+Few = dict[Point, work.Counted]
 
 
 class Ways:
@@ -38,8 +39,10 @@ class Ways:
         """
         self.checked = checked
         self.batched = batched
+        self.batches = (2, 3) if batched else (1,)  # to fit to
         self.states = states
         self.prime = primes(dimensions, batched=batched)
+        self.clear = True  # sizes are polynomials where the step is a number
         self.unrolled = 0  # the first step that prompts are recorded at where they are fitted
         small = {0, 1, 2, 3, 4, -1, -2, -3, -4}
         around = {STEP * n + d for n in (-1, 0, 1) for d in (-2, -1, 0, 1, 2)}
@@ -57,14 +60,15 @@ class Ways:
     @property
     def by_token(self) -> bool:
         """Whether the graph has a part for each token."""
-        return self.unrolled == BY_TOKEN[0]
+        return self.unrolled == BY_TOKEN
 
     def look(self, record: Record) -> None:
         """Whether the graph of ``record`` has a part for each token, or for each chunk of them."""
         if not self.states:
             return
-        # Short ones first: with a part for each token, long ones take minutes.
-        for first, *steps in ((BY_TOKEN[0], 40, 41), (STEP, 2 * STEP, 3 * STEP)):
+        # Short ones first: with a part for each token, long ones take long. Experts, which are
+        # sorted from 64 tokens of all sequences on, are so at both or at none.
+        for first, *steps in ((BY_TOKEN, FEW, FEW + 1), (STEP, 2 * STEP, 3 * STEP)):
             points = [Point(2 if self.batched else 1, step, self.far + 4096) for step in steps]
             one, more = (len(record(point).operations) for point in points)
             if one != more:
@@ -84,23 +88,17 @@ class Ways:
 
         ``empty``: it may go into empty caches, too; ``checked``: by a second recording.
         """
-        if step or not self.unrolled:
+        if self.clear and (step or not self.unrolled):
             try:
                 return self._read_off(record, lags, step, empty=empty, checked=checked)
             except Unclear:
-                # Nor are those that are not checked, for they are of the same parts.
-                self.unrolled = self.unrolled if step else STEP
-        return self._fitted(record, lags, step)
+                self.clear = False  # nor are those that are not checked: they are of the same parts
+        return self._fitted(record, lags, step, checked=checked)
 
     def _read_off(
         self, record: Record, lags: Sequence[int], step: int | None, *, empty: bool, checked: bool
     ) -> dict[str, Any]:
-        others = []
-        if checked and self.checked:
-            # Many sequences: experts are sorted from 64 tokens on, and that takes the most.
-            batch = (71 if step else 3) if self.batched else 1
-            second = Point(batch, step or 3 * STEP, self.far + 4096 + (step == 1))
-            others = [(record(second), second)]
+        others = self._others(record, step or 3 * STEP) if checked and self.checked else []
         prime = self.prime._replace(
             step=step or self.prime.step, tokens=self.prime.tokens + (step == 1)
         )
@@ -113,79 +111,110 @@ class Ways:
             made = work.either(made, alone)
         return made
 
-    def _fitted(self, record: Record, lags: Sequence[int], step: int | None) -> dict[str, Any]:
-        steps = (step, step) if step else BY_TOKEN if self.by_token else (STEP, 4 * STEP)
-        batches = (2, 3) if self.batched else (1, 1)
+    def _others(self, record: Record, step: int) -> list[tuple[Graph, Point]]:
+        """A second recording; of many sequences, for experts are sorted from 64 tokens on."""
+        batch = (3 if step >= STEP else 71) if self.batched else 1
+        second = Point(batch, step, self.far + 4096 + (step == 1))
+        return [(record(second), second)]
+
+    def _fitted(
+        self, record: Record, lags: Sequence[int], step: int | None, *, checked: bool
+    ) -> dict[str, Any]:
+        by_token = self.by_token and not step
+        steps = (
+            (step,) if step else (BY_TOKEN, self.middle or 112) if by_token else (STEP, 4 * STEP)
+        )
         far = self.far + (step == 1)
-        # By point of the polynomial, the tokens to record at. Where attention takes the most; where
-        # it takes little; where it takes the least, so that what else there is takes the most,
-        # which is then the same for any context.
-        long = {(at, far + more): far + more for at in steps for more in FAR}
-        near = {(at, far + at + more): far + at + more for at in steps for more in (STEP, 2 * STEP)}
-        least = {(at, 0): far + (STEP + 1 if step else at) for at in steps}
-        chunked = not step and not self.by_token
-        grids = [long, near, least] if chunked else [long, least]
-        rows: list[dict[int, dict[str, int]]] = []
-        reads: dict[str, int] = {}  # counted on a GPU only
-        kernels = 0
-        for grid in grids:
-            # Each graph is let go before the next is recorded.
-            seen = {
-                Point(batch, step, label): work.counted(record(Point(batch, step, tokens)), lags)
-                for batch in dict.fromkeys(batches)
-                for (step, label), tokens in grid.items()
-            }
-            rows.append(
-                {lag: work.fitted({p: it.peaks[lag] for p, it in seen.items()}) for lag in lags}
-            )
-            if not reads:
-                reads = work.fitted({point: it.reads for point, it in seen.items()})
-                kernels = min(it.kernels for it in seen.values())
-        live = {lag: [row[lag] for row in rows] for lag in lags}
-        made = {"live": live, "kernels": kernels, "reads": reads}
-        if not step and self.by_token:
-            with contextlib.suppress(Unclear):
-                made = work.either(made, self._between(record, lags))
+        seen: dict[Point, work.Counted] = {}
+        for at in steps:
+            contexts = [far + more for more in FAR]
+            if not step and not by_token:
+                contexts += [far + at + more for more in NEAR]
+            check = checked and at == steps[0]
+            seen |= self.counted(record, lags, at, contexts, checked=check)
+            shortest = far + (STEP + 1 if step else at)
+            seen |= self.counted(record, lags, at, [0], tokens=shortest)
+        # Where attention takes the most; where it takes the least, so that what else there is takes
+        # the most, which is then the same for any context; where it takes little.
+        long = [point for point in seen if point.tokens - far in FAR]
+        least = [point for point in seen if not point.tokens]
+        near = [point for point in seen if point not in {*long, *least}]
+        live = {
+            lag: [
+                work.fitted({point: seen[point].peaks[lag] for point in grid})
+                for grid in (long, near, least)
+                if grid
+            ]
+            for lag in lags
+        }
+        reads = work.fitted({point: seen[point].reads for point in long})
+        made = {"live": live, "kernels": min(seen[point].kernels for point in long), "reads": reads}
+        return self._between(made, record, lags) if by_token else made
+
+    def counted(
+        self,
+        record: Record,
+        lags: Sequence[int],
+        step: int,
+        contexts: Sequence[int],
+        *,
+        tokens: int = 0,
+        checked: bool = False,
+    ) -> dict[Point, work.Counted]:
+        """What ``record`` takes at ``contexts``; with ``tokens`` in the cache for all of them.
+
+        One recording is enough where sizes are polynomials in sequences and tokens.
+        """
+        points = [Point(batch, step, context) for batch in self.batches for context in contexts]
+        if self.clear:
+            where = Point(self.prime.batch, step, tokens or self.prime.tokens + (step == 1))
+            graph = record(where)
+            known = where._replace(step=1, tokens=1 if tokens else where.tokens)
+            edges = self.edges | {edge - step for edge in self.edges}
+            try:
+                others = self._others(record, step) if checked else []
+                rows = work.read_off(graph, known, edges, others)
+                return work.counted(graph, lags, rows, points)
+            except Unclear:
+                self.clear = False
+        made: dict[Point, work.Counted] = {}
+        for point in points:
+            graph = record(point._replace(tokens=tokens or point.tokens))
+            made |= work.counted(graph, lags, work.as_recorded(graph), [point])
         return made
 
-    def few(self, record: Record, lags: Sequence[int]) -> list[Few]:
-        """Peaks by lag at a few tokens, when the device is behind by the most of what is no part.
-
-        At long contexts, and at short ones, where attention hides nothing.
-        """
-        batches = dict.fromkeys((2, 3) if self.batched else (1,))
-        grids = [
-            [Point(batch, FEW, self.far + more) for batch in batches for more in tokens]
-            for tokens in (FAR, (STEP, 2 * STEP))
-        ]
-        return [{at: work.counted(record(at), lags).peaks for at in grid} for grid in grids]
+    def few(self, record: Record, lags: Sequence[int]) -> Few:
+        """At a few tokens, when the device is behind by the most of what is no part for one."""
+        contexts = [self.far + more for more in (*FAR, *NEAR)]
+        return self.counted(record, lags, FEW, contexts, checked=True)
 
     def more(
-        self, known: dict[str, Any], few: Sequence[Few], record: Record, lags: Sequence[int]
+        self, known: dict[str, Any], few: Few, record: Record, lags: Sequence[int]
     ) -> dict[str, Any]:
         """What ``record`` takes, of which a part is ``known``, and at ``few`` tokens, too."""
-        pairs = list(zip(self.few(record, lags), few, strict=True))
+        mine = self.few(record, lags)
         live = {}
         for lag in lags:
+            over = {at: mine[at].peaks[lag] - few[at].peaks[lag] for at in mine}
             extras = [
-                work.fitted({at: mine[at][lag] - plain[at][lag] for at in mine})
-                for mine, plain in pairs
+                work.fitted({at: it for at, it in over.items() if at.tokens - self.far in contexts})
+                for contexts in (FAR, NEAR)
             ]
             rows = known["live"][lag]
             live[lag] = [*rows, *(work.total(row, extra) for row in rows for extra in extras)]
         made = {"live": live, "kernels": known["kernels"], "reads": known["reads"]}
-        with contextlib.suppress(Unclear):
-            made = work.either(made, self._between(record, lags))
-        return made
+        return self._between(made, record, lags)
 
-    def _between(self, record: Record, lags: Sequence[int]) -> dict[str, Any]:
-        """What layers without a part for each token take, which is read off the shapes.
+    def _between(self, made: dict[str, Any], record: Record, lags: Sequence[int]) -> dict[str, Any]:
+        """And what layers without a part for each token take, which is read off the shapes.
 
         Between the shortest context and one where attention takes more than all else, theirs is the
         worst moment, and no fit of a few points has it. Those with such parts are as they are at
         this step, by which the device can be behind.
         """
         if not self.middle:
-            raise Unclear("no step is far enough from the model's dimensions")
+            return made
         point = Point(self.prime.batch, self.middle, self.prime.tokens)
-        return work.program(record(point), point, self.edges, (), lags)
+        with contextlib.suppress(Unclear):
+            made = work.either(made, work.program(record(point), point, self.edges, (), lags))
+        return made

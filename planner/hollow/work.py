@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from planner.hollow.graph import Graph, Made, Run, Shape, replay, size
 from planner.hollow.symbols import INDEX, TERMS, Row, Unclear, row, terms
@@ -15,6 +16,10 @@ from planner.program import Point, pack
 # for each token: planner/demand.py says which holds where.
 ON_CPU = (110,)
 ON_GPU = (220, 330, 440, 660, 1100)
+Kind = tuple[Shape, int]  # of an array: its shape, and the bytes of an element
+Rows = Mapping[Kind, Row]
+Bytes = npt.NDArray[np.int64]
+Sizes = Mapping[Kind, Bytes]
 LAGS = {"cpu": ON_CPU, "gpu": ON_GPU}
 DEVICES = tuple(LAGS)
 
@@ -27,12 +32,7 @@ def program(
     lags: Sequence[int],
 ) -> dict[str, Any]:
     """The pass recorded at ``point``, checked against ``others``. Raises Unclear."""
-    rows: dict[tuple[Shape, int], Row] = {}
-    for array in _arrays(graph):
-        if (array.shape, array.item) not in rows:
-            rows[array.shape, array.item] = row(array.shape, array.item, point, edges)
-    for other, where in others:
-        _agree(graph, rows, other, where)
+    rows = read_off(graph, point, edges, others)
     ways = {"tasks": ON_CPU, "runs": ON_GPU}
     return {
         name: [_operations(_run(graph, cpu=known == ON_CPU), rows, cpu=known == ON_CPU)]
@@ -41,11 +41,30 @@ def program(
     }
 
 
+def read_off(
+    graph: Graph, point: Point, edges: Collection[int], others: Sequence[tuple[Graph, Point]] = ()
+) -> Rows:
+    """The bytes of each kind of array. Raises Unclear, where ``others`` disagree, too."""
+    rows: dict[Kind, Row] = {}
+    for array in _arrays(graph):
+        if (array.shape, array.item) not in rows:
+            rows[array.shape, array.item] = row(array.shape, array.item, point, edges)
+    for other, where in others:
+        _agree(graph, rows, other, where)
+    return rows
+
+
+def as_recorded(graph: Graph) -> Rows:
+    """The same, whatever the point."""
+    rest = (0,) * (len(TERMS) - 1)
+    return {(array.shape, array.item): (size(array), *rest) for array in _arrays(graph)}
+
+
 def _arrays(graph: Graph) -> list[Made]:
     return [*(array for step in graph.operations for array in step.makes), *graph.given.values()]
 
 
-def _operations(run: Run, rows: Mapping[tuple[Shape, int], Row], *, cpu: bool) -> list[Any]:
+def _operations(run: Run, rows: Rows, *, cpu: bool) -> list[Any]:
     """What each operation takes, gives back and reads, its dispatches or kernels; their order."""
     seen: dict[tuple[object, ...], int | None] = {}
     kinds: dict[tuple[Row, Row, Row, int], int] = {}
@@ -95,7 +114,7 @@ def named(values: Iterable[int]) -> dict[str, int]:
     return {term: int(v) for term, v in zip(TERMS, values, strict=True) if v}
 
 
-def _agree(graph: Graph, rows: Mapping[tuple[Shape, int], Row], other: Graph, where: Point) -> None:
+def _agree(graph: Graph, rows: Rows, other: Graph, where: Point) -> None:
     if not graph.alike(other):
         raise Unclear("the operations depend on the step")
     there = terms(where)
@@ -127,38 +146,69 @@ def changes(run: Run, lag: int) -> list[list[Made]]:
 
 
 class Counted(NamedTuple):
-    """One recording where the graph has a part for each token, in bytes."""
+    """What one evaluation takes at one point, in bytes."""
 
     peaks: dict[int, int]  # by lag, at the worst moment, counted from the end
     reads: int = 0  # by all operations on a GPU
     kernels: int = 0  # there
 
 
-def counted(graph: Graph, lags: Sequence[int]) -> Counted:
-    """Replayed as often as ``lags`` ask: for a CPU, for a GPU."""
-    here = [lag for lag in lags if lag in ON_CPU]
-    there = [lag for lag in lags if lag not in ON_CPU]
-    peaks: dict[int, int] = {}
-    if here:
-        run = _run(graph, cpu=True)
-        peaks |= {lag: peak(run, lag) for lag in here}
-    if not there:
-        return Counted(peaks)
-    run = _run(graph, cpu=False)
-    peaks |= {lag: peak(run, lag) for lag in there}
-    return Counted(peaks, sum(size(made) for step in run.reads for made in step), sum(run.kernels))
+def counted(
+    graph: Graph, lags: Sequence[int], rows: Rows, points: Sequence[Point]
+) -> dict[Point, Counted]:
+    """Replayed as often as ``lags`` ask, for a CPU and for a GPU, and added up at each point."""
+    at = np.array([terms(point) for point in points], np.int64).T
+    sizes: Sizes = dict(zip(rows, np.array([*rows.values()], np.int64) @ at, strict=True))
+    peaks: dict[int, Bytes] = {}
+    reads = np.zeros(len(points), np.int64)
+    kernels = 0
+    for known in LAGS.values():
+        if wanted := [lag for lag in lags if lag in known]:
+            run = _run(graph, cpu=known == ON_CPU)
+            taken, done = _added(run.taken, sizes), _added(run.done, sizes)
+            clock = run.dispatches if known == ON_CPU else run.kernels
+            peaks |= {lag: _peaks(taken, done, clock, lag) for lag in wanted}
+            if known == ON_GPU:
+                reads, kernels = _added(run.reads, sizes).sum(axis=0), sum(run.kernels)
+    return {
+        point: Counted({lag: int(peaks[lag][n]) for lag in lags}, int(reads[n]), kernels)
+        for n, point in enumerate(points)
+    }
 
 
 def peak(run: Run, lag: int) -> int:
-    """Bytes at the worst moment of one replay, counted from its end, with the device behind."""
-    live = most = 0
-    for new, old in zip(run.taken, changes(run, lag), strict=True):
-        live += sum(map(size, new))
-        most = max(most, live)
-        live -= sum(map(size, old))
-    end = sum(sum(map(size, new)) for new in run.taken)
-    end -= sum(sum(map(size, old)) for old in run.done)
-    return most - end
+    """Bytes at the worst moment of one replay on a CPU, ``lag`` dispatches behind."""
+    taken, done = (
+        np.array([[sum(map(size, moment))] for moment in moments], np.int64)
+        for moments in (run.taken, run.done)
+    )
+    return int(_peaks(taken, done, run.dispatches, lag)[0])
+
+
+def _added(moments: Sequence[Sequence[Made]], sizes: Sizes) -> Bytes:
+    """Bytes of each moment (rows) at each point (columns)."""
+    kinds: dict[tuple[Kind, ...], int] = {}
+    order = [
+        kinds.setdefault(tuple([(made.shape, made.item) for made in moment]), len(kinds))
+        for moment in moments
+    ]
+    nothing = np.zeros_like(next(iter(sizes.values())))
+    return np.array([sum((sizes[kind] for kind in key), nothing) for key in kinds])[order]
+
+
+def _peaks(taken: Bytes, done: Bytes, numbers: Sequence[int], lag: int) -> Bytes:
+    """Bytes at the worst moment of one replay, counted from its end, at each point.
+
+    What is ``done`` is given back after the operation up to which the device, ``lag`` behind, has
+    got there: in dispatches for a lag of a CPU's, in kernels for one of a GPU's, of which
+    ``numbers`` are each operation's.
+    """
+    clock = np.cumsum(numbers)
+    over = np.searchsorted(clock + lag, clock - numbers, side="right")
+    back = np.cumsum(np.vstack([np.zeros_like(done[:1]), done]), axis=0)
+    live = np.cumsum(taken, axis=0) - back[over]
+    most: Bytes = live.max(axis=0) - (taken.sum(axis=0) - done.sum(axis=0))
+    return most
 
 
 def fitted(values: Mapping[Point, int]) -> dict[str, int]:

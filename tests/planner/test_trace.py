@@ -8,6 +8,7 @@ import sys
 import mlx.core as mx
 import pytest
 
+from benchmarks import planner_models
 from hub import tracing
 from hub.making import _local_header
 from planner.demand import CPU
@@ -87,6 +88,17 @@ def test_heads_that_do_not_divide_are_refused_at_the_trace(tmp_path):
 
     assert isinstance(traced.rank(1), Rank)
     assert isinstance(traced.rank(2), str)
+
+
+def test_a_cache_of_a_class_that_is_not_known_is_refused_by_its_name():
+    """What such a cache keeps is never guessed."""
+    config = planner_models.config("deepseek_v41")
+    made = planner_models.model("deepseek_v41", config)
+    headers = {"model.safetensors": planner_models.lay_out(planner_models.tensors(made))}
+
+    said = tracing.trace({"config.json": json.dumps(config).encode()}, headers)
+
+    assert said == "its cache `LayerCache` is of a class that is not known here"
 
 
 def test_an_architecture_that_ends_the_process_is_refused_in_its_own_words(tmp_path):
