@@ -115,8 +115,9 @@ class Program(Record):
         if behind.commits:
             # Operations differ, and the average of what they read may mislead.
             read = max(1, value(self.reads, point))
-            closed = -(-behind.commits * behind.commit_bytes * self.kernels // read)
-            lag = min(lag, max(closed, behind.least_lag))
+            buffers = behind.commits + 1  # one is being filled
+            closed = -(-buffers * behind.commit_bytes * self.kernels // read)
+            lag = min(buffers * (lag // behind.commits + 1), max(closed, behind.least_lag))
         known = sorted(self.live)
         chosen = next((each for each in known if each >= lag), known[-1])
         return [value(p, point) for p in self.live[chosen]]

@@ -62,9 +62,7 @@ def programs(
 
     def all_of(windows: Collection[int], *, within: bool) -> Programs:
         server = passes.Passes(model, examples, merged=merged, within=within)
-        # Within a window nothing is done that is not done past it, too: once checked is enough.
-        ways = Ways(dimensions, windows, batched=batched, states=states, checked=not within)
-        return _all(asked, server, ways)
+        return _all(asked, server, Ways(dimensions, windows, batched=batched, states=states))
 
     made = all_of(windows, within=False)
     if any(hasattr(cache, "max_size") for cache in held):

@@ -30,20 +30,18 @@ class Ways:
         *,
         batched: bool,
         states: bool,
-        checked: bool,
     ) -> None:
         """Of a model with these ``dimensions``, whose caches have these ``windows``.
 
         ``states``: they have more than keys and values, too, which only can need a part of the
-        graph for each token; ``checked``: by second recordings, wherever that is asked for.
+        graph for each token.
         """
-        self.checked = checked
         self.batched = batched
         self.batches = (2, 3) if batched else (1,)  # to fit to
         self.states = states
         self.prime = primes(dimensions, batched=batched)
-        self.clear = True  # sizes are polynomials where the step is a number
-        self.unrolled = 0  # the first step that prompts are recorded at where they are fitted
+        self.clear = True  # whatever was recorded yet could be read off
+        self.unrolled = 0  # the first step to record at where the graph grows with the step
         small = {0, 1, 2, 3, 4, -1, -2, -3, -4}
         around = {STEP * n + d for n in (-1, 0, 1) for d in (-2, -1, 0, 1, 2)}
         self.edges = small | around | {w + d for w in windows for d in (-2, -1, 0, 1)}
@@ -98,7 +96,7 @@ class Ways:
     def _read_off(
         self, record: Record, lags: Sequence[int], step: int | None, *, empty: bool, checked: bool
     ) -> dict[str, Any]:
-        others = self._others(record, step or 3 * STEP) if checked and self.checked else []
+        others = self._others(record, step or 3 * STEP) if checked else []
         prime = self.prime._replace(
             step=step or self.prime.step, tokens=self.prime.tokens + (step == 1)
         )
@@ -167,14 +165,18 @@ class Ways:
         """
         points = [Point(batch, step, context) for batch in self.batches for context in contexts]
         if self.clear:
-            where = Point(self.prime.batch, step, tokens or self.prime.tokens + (step == 1))
-            graph = record(where)
+            # The step is a number, and S is 1; what is cached before it is T less that number.
+            where = Point(self.prime.batch, step, tokens or self.prime.tokens)
             known = where._replace(step=1, tokens=1 if tokens else where.tokens)
             edges = self.edges | {edge - step for edge in self.edges}
+            graph = record(where)
+            others = self._others(record, step) if checked else []
             try:
-                others = self._others(record, step) if checked else []
-                rows = work.read_off(graph, known, edges, others)
-                return work.counted(graph, lags, rows, points)
+                rows = work.read_off(
+                    graph, known, edges, [(other, at._replace(step=1)) for other, at in others]
+                )
+                said = work.counted(graph, lags, rows, [at._replace(step=1) for at in points])
+                return dict(zip(points, said.values(), strict=True))
             except Unclear:
                 self.clear = False
         made: dict[Point, work.Counted] = {}

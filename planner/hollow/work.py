@@ -15,13 +15,13 @@ from planner.program import Point, pack
 # Dispatches by which a CPU may be behind; kernels by which a GPU may be, where a graph has a part
 # for each token: planner/demand.py says which holds where.
 ON_CPU = (110,)
-ON_GPU = (220, 330, 440, 660, 1100)
+ON_GPU = (220, 330, 440, 660, 1212)
+LAGS = {"cpu": ON_CPU, "gpu": ON_GPU}
+DEVICES = tuple(LAGS)
 Kind = tuple[Shape, int]  # of an array: its shape, and the bytes of an element
 Rows = Mapping[Kind, Row]
 Bytes = npt.NDArray[np.int64]
 Sizes = Mapping[Kind, Bytes]
-LAGS = {"cpu": ON_CPU, "gpu": ON_GPU}
-DEVICES = tuple(LAGS)
 
 
 def program(
@@ -127,24 +127,6 @@ def _agree(graph: Graph, rows: Rows, other: Graph, where: Point) -> None:
             raise Unclear(f"an array of {mine.shape} here is one of {theirs.shape} there")
 
 
-def changes(run: Run, lag: int) -> list[list[Made]]:
-    """What is given back at each operation, with the device ``lag`` behind.
-
-    In dispatches for a lag of a CPU's, in kernels for one of a GPU's.
-    """
-    back: list[list[Made]] = [[] for _ in run.done]
-    clock = at = 0
-    due: list[tuple[int, tuple[Made, ...]]] = []
-    counted = run.dispatches if lag in ON_CPU else run.kernels
-    for index, done in enumerate(run.done):
-        clock += counted[index]
-        due.append((clock + lag, done))
-        while at < len(due) and due[at][0] <= clock:
-            back[index].extend(due[at][1])
-            at += 1
-    return back
-
-
 class Counted(NamedTuple):
     """What one evaluation takes at one point, in bytes."""
 
@@ -162,13 +144,13 @@ def counted(
     peaks: dict[int, Bytes] = {}
     reads = np.zeros(len(points), np.int64)
     kernels = 0
-    for known in LAGS.values():
+    for device, known in LAGS.items():
         if wanted := [lag for lag in lags if lag in known]:
-            run = _run(graph, cpu=known == ON_CPU)
+            run = _run(graph, cpu=device == "cpu")
             taken, done = _added(run.taken, sizes), _added(run.done, sizes)
-            clock = run.dispatches if known == ON_CPU else run.kernels
-            peaks |= {lag: _peaks(taken, done, clock, lag) for lag in wanted}
-            if known == ON_GPU:
+            numbers = run.dispatches if device == "cpu" else run.kernels
+            peaks |= {lag: _peaks(taken, done, numbers, lag) for lag in wanted}
+            if device == "gpu":
                 reads, kernels = _added(run.reads, sizes).sum(axis=0), sum(run.kernels)
     return {
         point: Counted({lag: int(peaks[lag][n]) for lag in lags}, int(reads[n]), kernels)
@@ -179,7 +161,7 @@ def counted(
 def peak(run: Run, lag: int) -> int:
     """Bytes at the worst moment of one replay on a CPU, ``lag`` dispatches behind."""
     taken, done = (
-        np.array([[sum(map(size, moment))] for moment in moments], np.int64)
+        np.array([sum(map(size, moment)) for moment in moments], np.int64)[:, np.newaxis]
         for moments in (run.taken, run.done)
     )
     return int(_peaks(taken, done, run.dispatches, lag)[0])
@@ -193,7 +175,8 @@ def _added(moments: Sequence[Sequence[Made]], sizes: Sizes) -> Bytes:
         for moment in moments
     ]
     nothing = np.zeros_like(next(iter(sizes.values())))
-    return np.array([sum((sizes[kind] for kind in key), nothing) for key in kinds])[order]
+    each = np.array([sum((sizes[kind] for kind in key), nothing) for key in kinds], np.int64)
+    return each.reshape(len(kinds), len(nothing))[np.array(order, np.int64)]
 
 
 def _peaks(taken: Bytes, done: Bytes, numbers: Sequence[int], lag: int) -> Bytes:
@@ -207,7 +190,7 @@ def _peaks(taken: Bytes, done: Bytes, numbers: Sequence[int], lag: int) -> Bytes
     over = np.searchsorted(clock + lag, clock - numbers, side="right")
     back = np.cumsum(np.vstack([np.zeros_like(done[:1]), done]), axis=0)
     live = np.cumsum(taken, axis=0) - back[over]
-    most: Bytes = live.max(axis=0) - (taken.sum(axis=0) - done.sum(axis=0))
+    most: Bytes = live.max(axis=0, initial=0) - (taken.sum(axis=0) - done.sum(axis=0))
     return most
 
 
