@@ -118,8 +118,8 @@ def one(name: str) -> dict[str, object]:
                 "peak": [max(peak for _, peak in exact + seen), max(m.peak for m in said)],
                 "plan": need(traced, rank, settings, longest, CPU).mlx,
             }
-        fitted = sorted(n for n, p in traced.programs.items() if p.fitted and n not in MOVES)
-        return {"name": name, "weights": [weights, rank.weights], "rows": rows, "fitted": fitted}
+        steps = traced.longest_step is not None
+        return {"name": name, "weights": [weights, rank.weights], "rows": rows, "steps": steps}
 
 
 def serve(model, settings, requests, base) -> list[tuple[int, int]]:
@@ -188,8 +188,8 @@ and nothing to speak of where a buffer has megabytes. So each load is served twi
 between evaluations is compared with freed buffers given back (`mx.set_cache_limit(0)`), when MLX
 counts what was asked for; the peak is the higher of that run and of one as a server runs.
 
-`(fitted)`: the graph depends on the number of tokens, so the polynomial is fitted through small
-ones. MLX's peak depends on how far the device is behind, which differs from run to run; the
+`(by step)`: the graph depends on the number of tokens, so that it is recorded for each step. MLX's
+peak depends on how far the device is behind, which differs from run to run; the
 prediction takes the farthest that MLX lets it be. What is known to be outside, and why:
 
 - Caches of which one part is not read by all steps are counted in full (deepseek_v32, whose
@@ -240,7 +240,7 @@ def table(results: list[dict[str, object]]) -> str:
             row = result["rows"][title]
             held = f"{_over(*row['least'])} to {_over(*row['most'])}"
             cells.append(f"{held}; peak {_over(*row['peak'])}")
-        note = " (fitted)" if result["fitted"] else ""
+        note = " (by step)" if result["steps"] else ""
         lines.append(f"| {result['name']}{note} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

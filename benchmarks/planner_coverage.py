@@ -34,7 +34,7 @@ mlx-lm {mlx_lm}, {total} of them. {counts}. The caches that a traced one makes a
 `refused` is what `plan.py` says of such a model on every host, with this reason: mlx-lm itself
 cannot load or run it there, its graph cannot be recorded, or its cache is of a class that the
 replay does not know, which is never guessed. minicpm and qwen3_vl_moe may be refused for how these
-small checkpoints are made. `(fitted)`: the graph has a part for each token.
+small checkpoints are made. `(by step)`: the graph depends on the tokens of a step.
 
 | architecture | verdict |
 |---|---|
@@ -67,9 +67,8 @@ def verdict(name: str) -> tuple[str, str]:
         return "traced, served alone", traced.alone
     rank = traced.rank(1)
     assert not isinstance(rank, str), "its rank is there"
-    fitted = any(program.fitted for program in traced.programs.values())
     kinds = ", ".join(f"{kind.count} {kind.kind}" for kind in rank.kinds)
-    return "traced", kinds + (" (fitted)" if fitted else "")
+    return "traced", kinds + (" (by step)" if traced.longest_step else "")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from planner.declared import Model
 from planner.record import Record
 from planner.traced import Traced
 
-FORMAT = 7
+FORMAT = 8
 
 
 class LockError(ValueError):

@@ -18,6 +18,7 @@ from planner.traced import Kind, Rank, Traced
 
 GIB = 2**30
 STEP = 256  # tokens by which a cache grows (mlx_lm/models/cache.py, `KVCache.step`)
+PREFILL_STEPS = (2048, 1024, 512, 256)  # tokens of a prompt in one pass, from which a plan chooses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,25 +51,17 @@ class Device(Record):
     lag: int
     commit_bytes: int = 0  # read by one command buffer before it is closed
     commits: int = 0  # command buffers that may be outstanding; 0: not a GPU
-    least_lag: int = 0  # kernels, where a graph has a part for each token
     assumed: Mapping[str, str] = field(default_factory=dict)  # by field, where nobody measured
 
     @property
     def behind(self) -> Behind:
         """The same, as a trace asks."""
-        return Behind(
-            lag=self.lag,
-            commit_bytes=self.commit_bytes,
-            commits=self.commits,
-            least_lag=self.least_lag,
-        )
+        return Behind(lag=self.lag, commit_bytes=self.commit_bytes, commits=self.commits)
 
     def measured(self, figures: Mapping[str, int]) -> Device:
         """The same with ``figures``, by field, of a measurement."""
         left = {name: words for name, words in self.assumed.items() if name not in figures}
         changed: dict[str, Any] = {**figures, "assumed": left}
-        if "lag" in figures:
-            changed["least_lag"] = min(self.least_lag, figures["lag"])
         return replace(self, **changed)
 
 
@@ -94,8 +87,6 @@ CUDA = Device(
     lag=1100,
     commit_bytes=1000 * 2**20,
     commits=11,
-    # 20 operations, the smallest limit of any card, in each of the 11.
-    least_lag=220,
     assumed={
         "process_bytes": (
             "2 GiB for a CUDA process (context, cuBLASLt, cuDNN, graphs): exo's reserve"
@@ -285,18 +276,20 @@ def work(
     return found
 
 
-def ladder(concurrency: int, *, batchable: bool) -> tuple[Settings, ...]:
+def ladder(concurrency: int, traced: Traced) -> tuple[Settings, ...]:
     """Settings for ``concurrency`` requests at once, the most generous first.
 
     What costs the client least is given up first: kept sequences down to two, then prompts
     prefilled together, then the step, then the last kept sequences.
     """
-    decode = concurrency if batchable else 1
+    decode = concurrency if traced.batchable else 1
     together = sorted({min(decode, prompts) for prompts in (4, 2, 1)}, reverse=True)
-    rungs: list[tuple[int, int, int]] = [(together[0], 2048, entries) for entries in (8, 4, 2)]
-    rungs += [(prompts, 2048, 2) for prompts in together[1:]]
-    rungs += [(1, step, 2) for step in (1024, 512, 256)]
-    rungs += [(1, 256, 1), (1, 256, 0)]
+    # None that is longer than what was traced.
+    most, *less = [step for step in PREFILL_STEPS if step <= (traced.longest_step or step)]
+    rungs: list[tuple[int, int, int]] = [(together[0], most, entries) for entries in (8, 4, 2)]
+    rungs += [(prompts, most, 2) for prompts in together[1:]]
+    rungs += [(1, step, 2) for step in less]
+    rungs += [(1, STEP, 1), (1, STEP, 0)]
     made: list[Settings] = []
     for prompts, step, entries in rungs:
         settings = Settings(

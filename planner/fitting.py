@@ -62,7 +62,7 @@ class Candidate:
 
     def rungs(self) -> tuple[Settings, ...]:
         """Settings from generous to frugal."""
-        return ladder(self.model.concurrency, batchable=self.traced.batchable)
+        return ladder(self.model.concurrency, self.traced)
 
     def need(
         self, settings: Settings, space: Space, devices: Devices, *, context: int | None = None

@@ -67,7 +67,6 @@ class Behind(Record):
     lag: int
     commit_bytes: int = 0
     commits: int = 0  # 0: not a GPU
-    least_lag: int = 0  # of kernels, where they are not known one by one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,70 +75,62 @@ class Program(Record):
 
     MLX hands out buffers before the device has used up the last ones, so that a recording is worked
     off operation by operation: ``tasks`` by a CPU, ``runs`` by a GPU; of several, whichever takes
-    the most counts. Where the graph has a part for each token (``fitted``), there are polynomials
-    in ``live`` instead, by how far a device may be behind, and ``reads`` is what all of it reads on
-    a GPU.
+    the most counts. Where the graph depends on the step there is one in ``steps`` for each that was
+    recorded, by its tokens.
     """
 
     tasks: tuple[Run, ...] = ()
     runs: tuple[Run, ...] = ()
-    live: Mapping[int, tuple[Polynomial, ...]] = field(default_factory=dict)
-    kernels: int = 0
-    reads: Polynomial = field(default_factory=dict)
+    steps: Mapping[int, Program] = field(default_factory=dict)
 
     @property
-    def fitted(self) -> bool:
-        """Whether the graph has a part for each token."""
-        return bool(self.live)
+    def longest(self) -> int | None:
+        """Tokens of the longest step that is known; None: any."""
+        return max(self.steps, default=None)
+
+    def at(self, point: Point) -> tuple[Program, Point]:
+        """The recording of as long a step, or of the next longer one, and where to ask it.
+
+        Raises KeyError where there is none.
+        """
+        if not self.steps:
+            return self, point
+        step = min((step for step in self.steps if step >= point.step), default=0)
+        if not step:
+            raise KeyError(f"a step of {point.step} tokens was not recorded")
+        # It is a number there, and what is cached is no less than it.
+        return self.steps[step], Point(point.batch, 1, max(point.tokens, step))
 
     def peak(self, behind: Behind, point: Point, after: Sequence[Sized] = ()) -> int:
         """Bytes at the worst moment, at least, where the device is still at what came before."""
-        found = [_most(behind, (*after, each)) for each in self.sized(behind, point)]
-        return max(0, *found, *(self._polynomials(behind, point) if self.fitted else ()))
+        found = [most(behind, (*after, each)) for each in self.sized(behind, point)]
+        return max([0, *found])
 
     def sized(self, behind: Behind, point: Point) -> list[Sized]:
         """The recordings of what ``behind`` is of, in bytes."""
+        recorded, where = self.at(point)
         return [
             (
                 tuple(
-                    (value(a, point), value(b, point), value(c, point), n) for a, b, c, n in kinds
+                    (value(a, where), value(b, where), value(c, where), n) for a, b, c, n in kinds
                 ),
                 order,
             )
-            for kinds, order in (self.runs if behind.commits else self.tasks)
+            for kinds, order in (recorded.runs if behind.commits else recorded.tasks)
         ]
 
-    def _polynomials(self, behind: Behind, point: Point) -> list[int]:
-        """By those for a lag that is as large, or the largest known."""
-        lag = behind.lag
-        if behind.commits:
-            # Operations differ, and the average of what they read may mislead.
-            read = max(1, value(self.reads, point))
-            buffers = behind.commits + 1  # one is being filled
-            closed = -(-buffers * behind.commit_bytes * self.kernels // read)
-            lag = min(buffers * (lag // behind.commits + 1), max(closed, behind.least_lag))
-        known = sorted(self.live)
-        chosen = next((each for each in known if each >= lag), known[-1])
-        return [value(p, point) for p in self.live[chosen]]
-
     def to_json(self) -> dict[str, object]:
-        made: dict[str, object] = {}
-        for name in ("tasks", "runs"):
-            if getattr(self, name):
-                made[name] = pack(getattr(self, name))
-        if self.fitted:
-            live = {str(lag): [dict(row) for row in rows] for lag, rows in self.live.items()}
-            made |= {"live": live, "kernels": self.kernels, "reads": dict(self.reads)}
-        return made
+        if self.steps:
+            return {"steps": {str(step): made.to_json() for step, made in self.steps.items()}}
+        named = {"tasks": self.tasks, "runs": self.runs}
+        return {name: pack(made) for name, made in named.items() if made}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Program:
         return cls(
             tasks=_runs(data.get("tasks")),
             runs=_runs(data.get("runs")),
-            live={int(lag): tuple(map(dict, rows)) for lag, rows in data.get("live", {}).items()},
-            kernels=int(data.get("kernels", 0)),
-            reads=dict(data.get("reads", {})),
+            steps={int(step): cls.from_json(made) for step, made in data.get("steps", {}).items()},
         )
 
 
@@ -153,7 +144,7 @@ def _runs(packed: str | None) -> tuple[Run, ...]:
     )
 
 
-def _most(behind: Behind, runs: Sequence[Sized]) -> int:
+def most(behind: Behind, runs: Sequence[Sized]) -> int:
     """Work off ``runs``, one after the other; of the last, the most that is taken meanwhile.
 
     Counted from the end of it: caches are then as long as they will be, and are counted elsewhere.

@@ -95,7 +95,7 @@ class Refusing:
             return wide.need(told, space, self.devices, context=context).total <= within
 
         def frugal(concurrency: int) -> Settings:
-            return ladder(concurrency, batchable=wide.traced.batchable)[-1]
+            return ladder(concurrency, wide.traced)[-1]
 
         ways: list[str] = []
         longest = _largest(lambda tokens: fits(tokens, settings), model.context)

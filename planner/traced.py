@@ -96,6 +96,12 @@ class Traced(Record):
         """Whether several sequences are served at once."""
         return not self.alone
 
+    @property
+    def longest_step(self) -> int | None:
+        """Tokens of the longest step of a prompt that was traced; None: any."""
+        steps = (it.longest for name, it in self.programs.items() if name.startswith("chunk"))
+        return min((step for step in steps if step), default=None)
+
     def rank(self, size: int) -> Rank | str:
         """One of ``size`` ranks, or why there is none."""
         return self.ranks.get(size, f"tensor parallelism over {size} GPUs was not traced")
@@ -124,26 +130,35 @@ class Traced(Record):
         if asked not in self._asked:
             before: list[Sized] = []
             for earlier in after:
-                for program, at in self._programs(*earlier)[:1]:
-                    before += program.sized(behind, at)[:1]
+                for key, at in self._programs(*earlier)[:1]:
+                    before += self.programs[key].sized(behind, at)[:1]
             programs = self._programs(name, point, longest)
             if not programs and self.programs:
                 raise KeyError(f"`{name}` was not traced")
-            found = [program.peak(behind, at, before) for program, at in programs]
+            found = [self._peak(key, behind, at, before) for key, at in programs]
             self._asked[asked] = min(found, default=0)
         return self._asked[asked]
 
-    def _programs(
-        self, name: str, point: Point, longest: int | None
-    ) -> list[tuple[Program, Point]]:
+    def _peak(self, key: str, behind: Behind, point: Point, before: Sequence[Sized]) -> int:
+        """Of what was recorded for short steps only, what it takes more than a chunk does there."""
+        program = self.programs[key]
+        short = program.longest
+        if short is None or short >= point.step:
+            return program.peak(behind, point, before)
+        chunk = self.programs["chunk" + key.removeprefix(key.partition(" ")[0])]
+        there = point._replace(step=short)
+        more = program.peak(behind, there, before) - chunk.peak(behind, there, before)
+        return chunk.peak(behind, point, before) + max(0, more)
+
+    def _programs(self, name: str, point: Point, longest: int | None) -> list[tuple[str, Point]]:
         """Those that are upper bounds of the evaluation ``name``, and what to ask them for."""
         longest = longest or point.tokens
-        past, within = (self.programs.get(key) for key in (name, f"{name} within"))
-        found: list[tuple[Program, Point]] = []
+        past, within = (key in self.programs for key in (name, f"{name} within"))
+        found: list[tuple[str, Point]] = []
         if past and (not within or longest > self._window):
-            found.append((past, point))
-        if within and (past is None or longest < self._window + point.step):
-            found.append((within, point._replace(tokens=longest)))
+            found.append((name, point))
+        if within and (not past or longest < self._window + point.step):
+            found.append((f"{name} within", point._replace(tokens=longest)))
         return found
 
     @property

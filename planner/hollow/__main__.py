@@ -24,6 +24,7 @@ if __name__ == "__main__":
 import mlx.core as mx
 from mlx_lm.utils import get_total_parameters
 
+from planner.demand import CPU
 from planner.hollow import loading, program, sliced, views, work
 from planner.hollow import model as hollow
 from planner.traced import in_steps
@@ -89,7 +90,7 @@ def trace(
 def loads(directory: Path) -> tuple[int, list[str]]:
     """Bytes that loading takes over the weights, and what is assumed of it."""
     try:
-        return loading.transient(directory, work.ON_CPU[0]), []
+        return loading.transient(directory, CPU.lag), []
     except Exception as error:  # noqa: BLE001 -- then as much again as the files is assumed
         files = directory.glob("model*.safetensors")
         return sum(file.stat().st_size for file in files), [

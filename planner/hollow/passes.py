@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models import cache as caches
 
-from planner.hollow import graph, recording
+from planner.hollow import graph, layers, recording
 from planner.hollow.model import leaves
 from planner.hollow.slots import get, parameters, put, slots
 from planner.program import Point
@@ -31,9 +32,16 @@ class Passes:
     ) -> None:
         self.model = model
         self.within = within  # contexts that are shorter than any window
-        self.examples = list(leaves(list(examples)))
+        self.caches = list(examples)
+        self.examples = list(leaves(self.caches))
         self.merged = merged  # as the batch generator has caches, even of one sequence
         self.parameters = list(parameters("p", model))
+
+    @contextlib.contextmanager
+    def fewer(self) -> Iterator[Passes]:
+        """The same of no more layers than a device may be at (``layers.fewer``)."""
+        with layers.fewer(self.model, self.caches) as examples:
+            yield Passes(self.model, examples, merged=self.merged, within=self.within)
 
     def first(self, made: Caches, tokens: int) -> tuple[graph.Graph, list[str]]:
         """``tokens`` of one prompt into empty caches, and the caches' names of the last results."""
@@ -238,7 +246,7 @@ class Passes:
         return made
 
     def _empty(self, batch: int) -> Caches:
-        made: Caches = caches.make_prompt_cache(self.model)
+        made: Caches = caches.make_prompt_cache(self.model)[: len(self.caches)]
         for cache in leaves(made):
             if self.within and hasattr(cache, "max_size"):
                 cache.max_size = 2**30

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 
 from planner.hollow import passes, recording, work
 from planner.hollow.model import leaves
-from planner.hollow.ways import Record, Ways
+from planner.hollow.ways import FEW, Ways
 
 CHUNKS = ("prefill", "enter")  # which of the moves are of a prompt, not of a token
 EMPTY = ("chunk", "prefill")  # which may be the first of a prompt
@@ -84,62 +84,52 @@ class _Asked:
 
 def _all(asked: _Asked, server: passes.Passes, ways: Ways) -> Programs:
     made: Programs = {}
-    chunks: dict[str, Record] = {"chunk": server.prefill}
+    chunks = {"chunk": "prefill"}
     if asked.batched:  # what is in the others is in the first
-        chunks = {"admit": server.admit, "chunk": server.uneven, "stay": server.stay}
-    wanted: dict[str, Record] = {name: getattr(server, name) for name in asked.moves}
+        chunks = {"admit": "admit", "chunk": "uneven", "stay": "stay"}
     if asked.chunks:
-        ways.look(chunks["chunk"])
+        ways.look(getattr(server, chunks["chunk"]))
     if "cpu" in asked.chunks:
-        more = {name: wanted[name] for name in CHUNKS if name in wanted}
-        made |= _chunks(chunks | more, ways, "", work.ON_CPU)
+        more = {name: name for name in asked.moves if name in CHUNKS}
+        made |= _chunks(chunks | more, server, ways, "cpu")
     if "gpu" in asked.chunks:
         with recording.kernels(attention=False):
-            made |= _chunks(chunks, ways, " kernels", work.ON_GPU)
+            on_gpu = _chunks(chunks, server, ways, "gpu")
+        made |= {f"{name} kernels": program for name, program in on_gpu.items()}
     if "gpu" in asked.chunks and asked.fused:
-        if ways.unrolled:
-            made |= {f"{name} fused": made[f"{name} kernels"] for name in chunks}
-        else:
-            with recording.kernels(attention=True):
-                made |= _chunks(chunks, ways, " fused", work.ON_GPU, checked=False)
+        with recording.kernels(attention=True):
+            on_gpu = _chunks(chunks, server, ways, "gpu", checked=False)
+        made |= {f"{name} fused": program for name, program in on_gpu.items()}
     if not asked.tokens:
         return made
-    single = {name: record for name, record in wanted.items() if name not in CHUNKS}
-    single |= {"join": server.join, "roll": server.roll} if asked.batched else {"step": server.step}
-    lags = tuple(
-        lag for device in work.DEVICES if device in asked.tokens for lag in work.LAGS[device]
-    )
-    return made | {name: ways.program(record, lags, step=1) for name, record in single.items()}
+    single = [name for name in asked.moves if name not in CHUNKS]
+    single += ["join", "roll"] if asked.batched else ["step"]
+    return made | {
+        name: ways.program(getattr(server, name), asked.tokens, step=1)
+        for name in dict.fromkeys(single)
+    }
 
 
 def _chunks(
-    records: Mapping[str, Record],
+    records: Mapping[str, str],
+    server: passes.Passes,
     ways: Ways,
-    suffix: str,
-    lags: Sequence[int],
+    device: str,
     *,
     checked: bool = True,
 ) -> Programs:
-    """``checked``: the first, by a second recording."""
-    if ways.by_token:
-        return _by_token(records, ways, suffix, lags)
+    """``records``: a method of ``server`` for each; ``checked``: the first, by a second one."""
     made: Programs = {}
-    for name, record in records.items():
-        check = checked and not made
-        made[name + suffix] = ways.program(record, lags, empty=name in EMPTY, checked=check)
+    for name, method in records.items():
+        record, check = getattr(server, method), checked and not made
+        if ways.by_token:
+            made[name] = ways.for_each(record, [device], (FEW,), checked=check)
+        else:
+            made[name] = ways.program(record, [device], empty=name in EMPTY, checked=check)
+    if ways.by_token:
+        with server.fewer() as some:
+            made["chunk"]["steps"] |= ways.of_some(getattr(some, records["chunk"]), device)
     return made
-
-
-def _by_token(
-    records: Mapping[str, Record], ways: Ways, suffix: str, lags: Sequence[int]
-) -> Programs:
-    """``chunk``, which takes long, and of all others what they take more."""
-    few = ways.few(records["chunk"], lags)  # checked, so that nothing longer has to be
-    plain = ways.program(records["chunk"], lags, checked=False)
-    return {
-        name + suffix: plain if name == "chunk" else ways.more(plain, few, record, lags)
-        for name, record in records.items()
-    }
 
 
 @contextlib.contextmanager

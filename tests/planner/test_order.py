@@ -6,6 +6,7 @@ import mlx.core as mx
 import pytest
 from mlx import nn
 
+from planner.demand import CPU
 from planner.hollow import graph, order, recording, strides, work
 from planner.hollow.graph import Made, Operation
 
@@ -204,4 +205,4 @@ def _peak_of_layers():
     assert mx.get_active_memory() - before == y.nbytes
 
     run = graph.replay(recorded(layers, w=w, x=x).ordered())
-    assert really <= work.peak(run, work.ON_CPU[0])
+    assert really <= work.peak(run, CPU.lag)

@@ -1,0 +1,144 @@
+"""A chunk as a plan has it, beside the same chunk of all layers recorded at that very point.
+
+    python benchmarks/planner_steps.py [--write docs/evidence/planner-steps.md] [NAME …]
+
+For architectures with a part of the graph for each token: a plan has some of their layers, at the
+steps that it sets. Here small models of twelve layers are recorded whole, and worked off as a CPU
+does and in a GPU's command buffers. No GPU is asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import planner_models
+
+from hub.checkpoint import write_hollow
+from planner.demand import CPU, CUDA
+from planner.hollow import model, passes, program, recording, work
+from planner.hollow.ways import BY_TOKEN
+from planner.program import Point, Program
+
+LAYERS = 12
+NAMES = (
+    "bailing_moe_linear", "bailing_moe_v3", "jamba", "kimi_linear", "mamba", "olmo_hybrid",
+    "qwen3_next", "recurrent_gemma", "rwkv7",
+)  # fmt: skip
+BATCHES, CONTEXTS = (1, 4), (4096, 32768)
+PAGE = """\
+# Chunks of some layers beside chunks of all
+
+Made by `benchmarks/planner_steps.py` with mlx {mlx} and mlx-lm {mlx_lm}: small models of {layers}
+layers whose graph has a part for each token. How far a plan's chunk, of the first layers (`some`),
+is from one recorded of all layers at that very point: the least and the most of {points} each, of
+{batches} sequences, {steps} tokens of each and {contexts} in their caches. No GPU was asked: what
+is compared is the way from some layers to all. Of all {count}: {least:+.1f} to {most:+.1f} %,
+median {median:+.1f} %.
+
+| architecture | some | on a CPU | in a GPU's command buffers |
+|---|---|---|---|
+{rows}
+"""
+
+
+class Seen(NamedTuple):
+    """Of one architecture: layers that were recorded, and percent over what all of them take."""
+
+    some: int
+    over: dict[str, list[float]]
+
+
+def config(name: str) -> dict[str, Any]:
+    """That of the small model, three times as deep."""
+    made = planner_models.config(name)
+    short = made["num_hidden_layers"]
+    for key, value in made.items():
+        if isinstance(value, list) and len(value) == short:
+            made[key] = value * (LAYERS // short)
+    if linear := made.get("linear_attn_config"):
+        full = [at for at in range(1, LAYERS + 1) if at % 4 == 0]
+        rest = [at for at in range(1, LAYERS + 1) if at % 4]
+        made["linear_attn_config"] = {**linear, "kda_layers": rest, "full_attn_layers": full}
+    return {**made, "num_hidden_layers": LAYERS}
+
+
+def seen(name: str) -> Seen:
+    """Every point of one architecture."""
+    values = config(name)
+    header = planner_models.lay_out(planner_models.tensors(planner_models.model(name, values)))
+    with tempfile.TemporaryDirectory() as directory, program.cpu():
+        (Path(directory) / "config.json").write_text(json.dumps(values))
+        write_hollow(Path(directory) / "model.safetensors", header)
+        made, _ = model.load(Path(directory))
+        examples, _ = model.examples(made)
+        merged = model.mergeable(made)
+        planned = program.programs(
+            made, examples, merged=merged, batched=True, tokens=(), fused=False
+        )
+        server = passes.Passes(made, examples, merged=merged)
+        with server.fewer() as some:
+            kept = len(some.caches)
+        assert len(made.layers) == LAYERS
+        return Seen(kept, {device: list(over(planned, server, device)) for device in work.DEVICES})
+
+
+def over(planned: program.Programs, server: passes.Passes, device: str) -> Iterator[float]:
+    """Percent by which each chunk is planned above what is recorded of all layers."""
+    on_gpu = device == "gpu"
+    behind = (CUDA if on_gpu else CPU).behind
+    chunk = Program.from_json(planned["chunk kernels" if on_gpu else "chunk"])
+    assert set(BY_TOKEN) < set(chunk.steps), "its graph has no part for each token"
+    for point in map(Point, *zip(*product(BATCHES, BY_TOKEN, CONTEXTS), strict=True)):
+        with recording.kernels(attention=False) if on_gpu else contextlib.nullcontext():
+            graph = server.uneven(point)
+        whole = Program(**work.program(graph, work.as_recorded(graph), [device]))
+        yield 100 * (chunk.peak(behind, point) / whole.peak(behind, point) - 1)
+
+
+def main() -> None:
+    """Print the page, and write it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("--write", type=Path)
+    asked = parser.parse_args()
+    rows, every = [], []
+    for name in asked.names:
+        some, found = seen(name)
+        cells = [f"{min(it):+.1f} to {max(it):+.1f} %" for it in found.values()]
+        rows.append(f"| {name} | {some} | " + " | ".join(cells) + " |")
+        print(rows[-1], file=sys.stderr, flush=True)
+        every += [one for it in found.values() for one in it]
+    page = PAGE.format(
+        mlx=version("mlx"),
+        mlx_lm=version("mlx-lm"),
+        layers=LAYERS,
+        points=len(BATCHES) * len(BY_TOKEN) * len(CONTEXTS),
+        batches=" or ".join(map(str, BATCHES)),
+        steps=" or ".join(map(str, sorted(BY_TOKEN))),
+        contexts=" or ".join(f"{context:,}" for context in CONTEXTS),
+        count=len(every),
+        least=min(every),
+        most=max(every),
+        median=statistics.median(every),
+        rows="\n".join(rows),
+    )
+    print(page)
+    if asked.write:
+        asked.write.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Models whose graph depends on the tokens of a step: each is recorded, or some layers at each."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import planner_models
+from hub import tracing
+from hub.checkpoint import write_hollow
+from planner.demand import CPU, CUDA, PREFILL_STEPS, Device, ladder
+from planner.hollow import layers, model, program, recording, work
+from planner.hollow.graph import Graph, Made
+from planner.hollow.model import Refused
+from planner.hollow.passes import Passes
+from planner.hollow.ways import BY_TOKEN, FEW, Ways
+from planner.program import Point, Program
+from planner.traced import Traced
+
+BATCH, STEP = 4, 256
+# Twelve layers, half of them gated delta, with a part of the graph for each token.
+CONFIG = {**planner_models.config("qwen3_next"), "num_hidden_layers": 12}
+DEVICES = pytest.mark.parametrize("device", [CPU, CUDA], ids=lambda device: device.name)
+
+
+def header(config: dict[str, object]) -> dict[str, object]:
+    made = planner_models.model(str(config["model_type"]), config)
+    return planner_models.lay_out(planner_models.tensors(made))
+
+
+@contextlib.contextmanager
+def served(directory: Path, config: dict[str, object]) -> Iterator[Passes]:
+    """A model as the tracing program has it."""
+    (directory / "config.json").write_text(json.dumps(config))
+    write_hollow(directory / "model.safetensors", header(config))
+    with program.cpu():
+        made, _ = model.load(directory)
+        yield Passes(made, model.examples(made)[0], merged=model.mergeable(made))
+
+
+@pytest.fixture(scope="module")
+def hybrid() -> Traced:
+    """What is traced of twelve layers."""
+    texts = {"config.json": json.dumps(CONFIG).encode()}
+    traced = tracing.trace(texts, {"model.safetensors": header(CONFIG)}, sizes=[1])
+    assert isinstance(traced, Traced), traced
+    return traced
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Passes]:
+    """The same, to be recorded here."""
+    with served(tmp_path, CONFIG) as passes:
+        yield passes
+
+
+def way(device: Device) -> str:
+    return " kernels" if device.commits else ""
+
+
+def whole(server: Passes, device: Device, point: Point) -> int:
+    """The peak of a chunk of all layers, recorded at that very point."""
+    on_gpu = recording.kernels(attention=False) if device.commits else contextlib.nullcontext()
+    with on_gpu:
+        graph = server.uneven(point)
+    made = work.program(graph, work.as_recorded(graph), ["gpu" if device.commits else "cpu"])
+    return Program(**made).peak(device.behind, point)
+
+
+def test_a_step_is_recorded_as_long_as_a_plan_sets_it(hybrid: Traced) -> None:
+    """A chunk of some layers at each; of all that is more than a chunk, at a few tokens."""
+    for suffix in ("", " kernels"):
+        assert set(hybrid.programs[f"chunk{suffix}"].steps) == {FEW, *BY_TOKEN}
+        assert set(hybrid.programs[f"admit{suffix}"].steps) == {FEW}
+    assert hybrid.programs["join"].longest is None
+    assert {rung.prefill_step for rung in ladder(8, hybrid)} == set(BY_TOKEN)
+    with pytest.raises(KeyError, match="a step of 1024 tokens was not recorded"):
+        hybrid.over("chunk", CPU.behind, Point(1, 1024, 4096))
+
+
+@DEVICES
+@pytest.mark.parametrize("tokens", [2**12, 2**15])
+def test_some_layers_tell_what_all_of_them_take(
+    hybrid: Traced, server: Passes, device: Device, tokens: int
+) -> None:
+    """Uneven prompts, of which each layer leaves something to the end of the pass."""
+    point = Point(BATCH, STEP, tokens)
+    really = whole(server, device, point)
+    assert really <= hybrid.over(f"chunk{way(device)}", device.behind, point) <= 1.02 * really
+
+
+def test_a_shorter_step_counts_as_the_next_longer_one() -> None:
+    """No plan sets one, but for a context that is shorter; as much is cached then, at least."""
+
+    def taking(tokens: int) -> Program:
+        return Program(tasks=(((({"T": tokens}, {"T": tokens}, {}, 1),), (0,)),))
+
+    recorded = Program(steps={256: taking(10), 512: taking(20)})
+    assert recorded.peak(CPU.behind, Point(1, 100, 1000)) == 10 * 1000
+    assert recorded.peak(CPU.behind, Point(1, 100, 100)) == 10 * 256
+    assert recorded.peak(CPU.behind, Point(1, 257, 1000)) == 20 * 1000
+
+
+@DEVICES
+@pytest.mark.parametrize("tokens", [2**13, 2**15, 2**17])
+def test_what_joins_or_goes_is_copied_there_too(
+    hybrid: Traced, device: Device, tokens: int
+) -> None:
+    """When a chunk begins, the caches of a layer of attention are there twice, at least."""
+    point = Point(BATCH, STEP, tokens)
+    (kept,) = (kind for kind in hybrid.rank(1).kinds if kind.kind == "kv")
+    chunk, admit, stay = (
+        hybrid.over(f"{name}{way(device)}", device.behind, point)
+        for name in ("chunk", "admit", "stay")
+    )
+    copied = BATCH * tokens * kept.token_bytes
+    assert admit - chunk >= copied
+    assert stay - chunk >= copied
+
+
+@DEVICES
+def test_a_part_for_so_many_tokens_is_recorded_at_every_step(
+    tmp_path: Path, device: Device
+) -> None:
+    """Mamba 2 goes by chunks of 64 here: all layers, whatever the sequences and the context."""
+    config = planner_models.config("falcon_h1")
+    texts = {"config.json": json.dumps(config).encode()}
+    traced = tracing.trace(texts, {"model.safetensors": header(config)}, sizes=[1])
+    assert isinstance(traced, Traced), traced
+    assert traced.longest_step == max(PREFILL_STEPS)
+    with served(tmp_path, config) as server:
+        for step in (256, 1024):
+            point = Point(BATCH, step, 8192)
+            really = whole(server, device, point)
+            assert traced.over(f"chunk{way(device)}", device.behind, point) == really
+
+
+def test_what_depends_on_the_context_in_steps_is_no_less(tmp_path: Path) -> None:
+    """phi3small's masks are of blocks of 64 tokens, of as many as there could be."""
+    config = planner_models.config("phi3small")
+    texts = {"config.json": json.dumps(config).encode()}
+    traced = tracing.trace(texts, {"model.safetensors": header(config)}, sizes=[1])
+    assert isinstance(traced, Traced), traced
+    with served(tmp_path, config) as server:
+        point = Point(1, 512, 4096)
+        graph = server.prefill(point)
+        made = work.program(graph, work.as_recorded(graph), ["cpu"])
+        really = Program(**made).peak(CPU.behind, point)
+    assert really <= traced.over("chunk", CPU.behind, point)
+
+
+def ways(*, batched: bool = True) -> Ways:
+    return Ways((), (), batched=batched, states=True)
+
+
+@pytest.mark.parametrize("other", [{"step": 33}, {"batch": 72}])
+def test_what_a_second_recording_does_not_confirm_is_refused(
+    server: Passes, other: dict[str, int]
+) -> None:
+    """Here the second one is of another number of tokens, or of more sequences than it is said."""
+
+    def record(point: Point) -> Graph:
+        return server.uneven(point._replace(**other) if point.tokens == 4096 else point)
+
+    with pytest.raises(Refused, match="cannot be told from one context to another"):
+        ways().for_each(record, ["cpu"], (32,), checked=True)
+
+
+def test_a_graph_without_operations_takes_nothing() -> None:
+    """Prompts of a model without attention are never pushed to the right."""
+    given = {"x": Made("x", (4,), 2)}
+    nothing = Graph((), given, ("x",), frozenset())
+    made = work.program(nothing, work.as_recorded(nothing), ["cpu", "gpu"])
+    for device in (CPU, CUDA):
+        assert Program(**made).peak(device.behind, Point(2, 1, 64)) == 0
+
+
+def test_as_many_layers_stay_as_can_follow_each_other(server: Passes) -> None:
+    """And all of them are there again, whatever happens."""
+    before = list(server.model.layers)
+
+    def fail() -> None:
+        with server.fewer() as some:
+            assert len(some.caches) == len(server.model.layers) == layers.TOGETHER + 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert [*map(id, server.model.layers)] == [*map(id, before)]
+
+
+def test_layers_that_are_not_in_one_list_all_stay(server: Passes) -> None:
+    """Or whose caches are not one for each."""
+    with layers.fewer(server.model, server.caches[:-1]) as examples:
+        assert len(examples) == 11
+        assert len(server.model.layers) == 12
+    server.model["twice"] = list(server.model.layers)
+    with layers.fewer(server.model, server.caches) as examples:
+        assert len(examples) == len(server.model.layers) == 12
