@@ -2,6 +2,7 @@
 
 python benchmarks/planner_speed.py [--plot docs/evidence/planner-speed.svg]
 python benchmarks/planner_speed.py --traces [--rounds 5] [NAME …]
+python benchmarks/planner_speed.py --locked [--rounds 5] [NAME …]
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import argparse
 import multiprocessing
 import resource
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -138,11 +141,30 @@ def traces(names: Sequence[str], rounds: int) -> None:
             seen[name].append(trace(*given))
     print("| model | layers | seconds: median (least to most) | MB |\n|---|---|---|---|")
     for name, rows in seen.items():
-        taken = sorted(seconds for _, seconds, _ in rows)
-        median = statistics.median(taken)
         most = max(held for _, _, held in rows)
-        spread = f"{median:.2f} ({taken[0]:.2f} to {taken[-1]:.2f})"
-        print(f"| {name} | {rows[0][0]} | {spread} | {most} |")
+        print(f"| {name} | {rows[0][0]} | {_spread([taken for _, taken, _ in rows])} | {most} |")
+
+
+def locked(names: Sequence[str], rounds: int) -> None:
+    """A table of the same: `./plan.py` by the clock, for one model that the lock has."""
+    seen: dict[str, list[float]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as directory:
+        lock = Path(directory, "models.lock")
+        planner_published.lock(lock, list(names))
+        for _ in range(rounds):
+            for name in names:
+                source = ["--model", f"published/{name}@{'0' * 40}", "--lock", str(lock)]
+                start = time.perf_counter()
+                run = [sys.executable, ROOT / "plan.py", *source, "--gpu", "NVIDIA H200"]
+                subprocess.run([*run, "--gpus", "4"], check=True, stdout=subprocess.DEVNULL)
+                seen[name].append(time.perf_counter() - start)
+    print("| model | seconds: median (least to most) |\n|---|---|")
+    for name, taken in seen.items():
+        print(f"| {name} | {_spread(taken)} |")
+
+
+def _spread(taken: Sequence[float]) -> str:
+    return f"{statistics.median(taken):.2f} ({min(taken):.2f} to {max(taken):.2f})"
 
 
 def main() -> None:
@@ -150,12 +172,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--traces", action="store_true")
+    parser.add_argument("--locked", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("names", nargs="*")
     asked = parser.parse_args()
-    if asked.traces:
-        quick = [name for name in planner_published.MODELS if "Next" not in name]
-        traces(asked.names or quick, asked.rounds)
+    if asked.traces or asked.locked:
+        measure = traces if asked.traces else locked
+        measure(asked.names or list(planner_published.MODELS), asked.rounds)
         return
     by_hosts = {n: seconds(n, 10) for n in (1, 10, 25, 50, 100, 200)}
     by_models = {n: seconds(10, n) for n in (1, 5, 10, 20, 40)}
