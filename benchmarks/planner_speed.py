@@ -156,8 +156,9 @@ def locked(names: Sequence[str], rounds: int) -> None:
                 source = ["--model", f"published/{name}@{'0' * 40}", "--lock", str(lock)]
                 start = time.perf_counter()
                 run = [sys.executable, ROOT / "plan.py", *source, "--gpu", "NVIDIA H200"]
-                subprocess.run([*run, "--gpus", "4"], check=True, stdout=subprocess.DEVNULL)
+                done = subprocess.run([*run, "--gpus", "4"], capture_output=True, check=False)
                 seen[name].append(time.perf_counter() - start)
+                assert done.returncode in {0, 2}, done.stderr  # 2: it fits nowhere
     print("| model | seconds: median (least to most) |\n|---|---|")
     for name, taken in seen.items():
         print(f"| {name} | {_spread(taken)} |")
