@@ -196,8 +196,8 @@ prediction takes the farthest that MLX lets it be. What is known to be outside, 
   indexer has hardly anything to choose among here): up to 22 % of what is held.
 - So is what masked padding leaves to the next step, where there is none after uneven prompts
   (gated delta): up to 4 %.
-- By step, the rest of a prompt counts as the shortest that is recorded, 188 tokens as 256 here: where
-  no earlier chunk takes as much, up to 37 % of the peak. A plan reserves whole steps.
+- By step, the rest of a prompt counts as the shortest that is recorded, 188 tokens as 256 here:
+  where no earlier chunk takes as much, up to 37 % of the peak. A plan reserves whole steps.
 
 {rows}
 """
