@@ -163,7 +163,7 @@ def page(path: Path) -> str:
             settings = Settings(
                 prompt_concurrency=1,
                 decode_concurrency=1,
-                prefill_step=2048,
+                prefill_step=min(2048, answer.longest_step or 2048),
                 prompt_cache_entries=0,
             )
             kv = sequence_bytes(answer.rank(1), tokens, 2048)

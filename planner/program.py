@@ -88,27 +88,33 @@ class Program(Record):
         """Tokens of the longest step that is known; None: any."""
         return max(self.steps, default=None)
 
-    def at(self, point: Point) -> tuple[Program, Point]:
-        """The recording of as long a step, or of the next longer one, and where to ask it.
+    def at(self, point: Point) -> list[tuple[Program, Point]]:
+        """The recording of as long a step, or of the next longer one, and those of shorter ones.
 
-        Raises KeyError where there is none.
+        And where to ask them: a device is behind by more operations of a short step, the rest of a
+        prompt, and may then hold more. Raises KeyError where none is as long.
         """
         if not self.steps:
-            return self, point
-        step = min((step for step in self.steps if step >= point.step), default=0)
-        if not step:
+            return [(self, point)]
+        enough = min((step for step in self.steps if step >= point.step), default=0)
+        if not enough:
             raise KeyError(f"a step of {point.step} tokens was not recorded")
-        # It is a number there, and what is cached is no less than it.
-        return self.steps[step], Point(point.batch, 1, max(point.tokens, step))
+        # A step is a number there, and what is cached is no less than it.
+        return [
+            (made, Point(point.batch, 1, max(point.tokens, step)))
+            for step, made in sorted(self.steps.items(), reverse=True)
+            if step <= enough
+        ]
 
     def peak(self, behind: Behind, point: Point, after: Sequence[Sized] = ()) -> int:
-        """Bytes at the worst moment, at least, where the device is still at what came before."""
-        found = [most(behind, (*after, each)) for each in self.sized(behind, point)]
-        return max([0, *found])
+        """Bytes at the worst moment, at least, where the device is still at what came before.
+
+        Of a step of as many tokens or of fewer, where it is known by step.
+        """
+        return max([0, *(most(behind, (*after, each)) for each in self.sized(behind, point))])
 
     def sized(self, behind: Behind, point: Point) -> list[Sized]:
         """The recordings of what ``behind`` is of, in bytes."""
-        recorded, where = self.at(point)
         return [
             (
                 tuple(
@@ -116,6 +122,7 @@ class Program(Record):
                 ),
                 order,
             )
+            for recorded, where in self.at(point)
             for kinds, order in (recorded.runs if behind.commits else recorded.tasks)
         ]
 

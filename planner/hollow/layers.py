@@ -1,4 +1,4 @@
-"""A model with as many of its layers as can be in a device's hands at once."""
+"""A model with some of its layers, where each takes so long that a device is at few at once."""
 
 from __future__ import annotations
 
@@ -8,24 +8,31 @@ from typing import Any
 
 from mlx.utils import tree_flatten
 
-TOGETHER = 5  # layers one after the other that a device may be at
+from planner.hollow.model import leaves
+
+# Layers one after the other that a device may be at, where one of them has a part for each token:
+# of 256 tokens, hundreds of operations.
+TOGETHER = 5
 
 
 @contextlib.contextmanager
 def fewer(model: Any, examples: Sequence[Any]) -> Iterator[list[Any]]:  # noqa: ANN401 -- mlx has no types
     """Leave the first layers of ``model`` in it for a while; their caches of ``examples``.
 
-    So many that what can follow each other in it does. All of them where they cannot be told:
-    layers that are not in one list, or not with one cache each.
+    So many that what can follow each other in it does. All of them where they cannot be told,
+    since they are not in one list, or not with one cache each; or where a device may be at more,
+    since many that have nothing but keys and values follow each other.
     """
     layers = list(model.layers)
+    quick = [all(hasattr(cache, "keys") for cache in leaves([each])) for each in examples]
+    windows = [quick[at : at + TOGETHER] for at in range(max(1, len(quick) - TOGETHER + 1))]
     places = [
         (module, name)
         for module in model.modules()
         for name, value in module.items()
         if isinstance(value, list) and [*map(id, value)] == [*map(id, layers)]
     ]
-    if len(places) != 1 or len(layers) != len(examples):
+    if len(places) != 1 or len(layers) != len(examples) or any(map(all, windows)):
         yield list(examples)
         return
     kinds = [_kind(layer, cache) for layer, cache in zip(layers, examples, strict=True)]

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 
 from planner.hollow import passes, recording, work
 from planner.hollow.model import leaves
-from planner.hollow.ways import FEW, Ways
+from planner.hollow.ways import RESTS, Ways
 
 CHUNKS = ("prefill", "enter")  # which of the moves are of a prompt, not of a token
 EMPTY = ("chunk", "prefill")  # which may be the first of a prompt
@@ -88,7 +88,7 @@ def _all(asked: _Asked, server: passes.Passes, ways: Ways) -> Programs:
     if asked.batched:  # what is in the others is in the first
         chunks = {"admit": "admit", "chunk": "uneven", "stay": "stay"}
     if asked.chunks:
-        ways.look(getattr(server, chunks["chunk"]))
+        ways.look(server, chunks["chunk"])
     if "cpu" in asked.chunks:
         more = {name: name for name in asked.moves if name in CHUNKS}
         made |= _chunks(chunks | more, server, ways, "cpu")
@@ -123,7 +123,7 @@ def _chunks(
     for name, method in records.items():
         record, check = getattr(server, method), checked and not made
         if ways.by_token:
-            made[name] = ways.for_each(record, [device], (FEW,), checked=check)
+            made[name] = ways.for_each(record, [device], RESTS, checked=check)
         else:
             made[name] = ways.program(record, [device], empty=name in EMPTY, checked=check)
     if ways.by_token:

@@ -1,4 +1,7 @@
-"""A model's passes as polynomials in sequences and tokens, whatever their graphs depend on."""
+"""A model's passes as polynomials in sequences and tokens, whatever their graphs depend on.
+
+One recording for any step; where the graph depends on that, one for each that a plan sets.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from planner.demand import PREFILL_STEPS
 from planner.hollow import work
 from planner.hollow.graph import Graph
 from planner.hollow.model import Refused
-from planner.hollow.passes import STEP
+from planner.hollow.passes import STEP, Passes
 from planner.hollow.symbols import Unclear, primes
 from planner.program import Point
 
 FEW = 16  # tokens of a step at which all of a model is recorded where it has a part for each token
+RESTS = (FEW, 2)  # the rest of a prompt: what a device may be behind by most
 BY_TOKEN = tuple(step for step in PREFILL_STEPS if step <= 2 * STEP)  # to record some layers at
 Record = Callable[[Point], Graph]
 
@@ -39,32 +43,41 @@ class Ways:
         self.prime = primes(dimensions, batched=batched)
         self.by_token = False  # whether the graph has a part for each token
         self.any_step = True  # whether it is the same whatever the step
-        self.peaks: list[int] = []  # of the whole model at a few tokens and at one more
+        # Of a part for each token: bytes of each that all layers leave to the end of a pass, and
+        # some of them do not.
+        self.left = 0
         small = {0, 1, 2, 3, 4, -1, -2, -3, -4}
         around = {STEP * n + d for n in (-1, 0, 1) for d in (-2, -1, 0, 1, 2)}
         self.edges = small | around | {w + d for w in windows for d in (-2, -1, 0, 1)}
         self.far = -(-max(windows, default=0) // STEP) * STEP
 
-    def look(self, record: Record) -> None:
-        """Whether the graph of ``record`` has a part for each token, or for each chunk of them."""
+    def look(self, server: Passes, name: str) -> None:
+        """Whether the graph of a chunk has a part for each token, or for each so many of them.
+
+        ``name`` is the method of ``server`` that records it.
+        """
         if not self.states:
             return
         # Short ones first: with a part for each token, long ones take long. Experts, which are
-        # sorted from 64 tokens of all sequences on, are so at both or at none.
-        few = self._short(record)
-        self.by_token = len({len(graph.operations) for graph in few}) > 1
+        # sorted from 64 tokens of all sequences on, are so at both or at none. Nothing is cached
+        # before them, so that nothing hides what is left.
+        batch = 2 if self.batched else 1
+        points = [Point(batch, step, step) for step in (FEW, FEW + 1)]
+        whole = [getattr(server, name)(point) for point in points]
+        self.by_token = len({len(graph.operations) for graph in whole}) > 1
         if self.by_token:
-            self.peaks = [work.alone(graph) for graph in few]
             self.any_step = False
+            with server.fewer() as fewer:
+                some = [getattr(fewer, name)(point) for point in points]
+            one, more = (
+                work.alone(all_of) - work.alone(part)
+                for all_of, part in zip(whole, some, strict=True)
+            )
+            self.left = -(-max(0, more - one) // batch)
         else:
-            points = [self._point(step) for step in (2 * STEP, 3 * STEP)]
-            self.any_step = len({len(record(point).operations) for point in points}) == 1
-
-    def _short(self, record: Record) -> list[Graph]:
-        return [record(self._point(step)) for step in (FEW, FEW + 1)]
-
-    def _point(self, step: int) -> Point:
-        return Point(2 if self.batched else 1, step, self.far + 4096)
+            points = [Point(batch, step, self.far + 4096) for step in (2 * STEP, 3 * STEP)]
+            lengths = {len(getattr(server, name)(point).operations) for point in points}
+            self.any_step = len(lengths) == 1
 
     def program(
         self,
@@ -84,7 +97,7 @@ class Ways:
                 return self._for_any(record, devices, step, empty=empty, checked=checked)
             except Unclear:
                 self.any_step = False  # nor are others: they are of the same parts
-        steps = (step,) if step else PREFILL_STEPS
+        steps = (step,) if step else (*PREFILL_STEPS, *RESTS)
         return self.for_each(record, devices, steps, empty=empty, checked=checked)
 
     def _for_any(
@@ -130,10 +143,11 @@ class Ways:
         made: dict[int, dict[str, Any]] = {}
         for step in steps:
             others = [self._second(record, step)] if checked and not made else []
+            empties = empty and not self.far and step in PREFILL_STEPS
             try:
                 tokens = self.prime.tokens + (step == 1)
                 made[step] = self._at(record, devices, step, tokens, others)
-                if empty and not self.far:
+                if empties:
                     alone = self._at(record, devices, step, step, ())
                     made[step] = work.either(made[step], alone)
             except Unclear as error:
@@ -149,13 +163,10 @@ class Ways:
         a layer leaves to the end of the pass, as caches do that are gathered from uneven prompts,
         is as much for each token of however many, and of those before them in a convolution.
         """
-        left = [
-            whole - work.alone(graph)
-            for whole, graph in zip(self.peaks, self._short(record), strict=True)
-        ]
-        more = -(-max(0, left[1] - left[0]) // self._point(FEW).batch)
         made = self.for_each(record, [device], BY_TOKEN)["steps"]
-        return {step: work.holding(program, more * (step + FEW)) for step, program in made.items()}
+        return {
+            step: work.holding(program, self.left * (step + FEW)) for step, program in made.items()
+        }
 
     def _at(
         self,
