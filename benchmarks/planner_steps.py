@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -37,19 +39,20 @@ NAMES = (
     "bailing_moe_linear", "bailing_moe_v3", "jamba", "kimi_linear", "mamba", "olmo_hybrid",
     "qwen3_next", "recurrent_gemma", "rwkv7",
 )  # fmt: skip
-BATCHES, CONTEXTS = (1, 4), (4096, 32768)
+BATCH, CONTEXTS = 4, (520, 32768)
+WAYS = {"": ("cpu", None), " kernels": ("gpu", False), " fused": ("gpu", True)}  # with attention
 PAGE = """\
 # Chunks of some layers beside chunks of all
 
 Made by `benchmarks/planner_steps.py` with mlx {mlx} and mlx-lm {mlx_lm}: small models of {layers}
 layers whose graph has a part for each token. How far a plan's chunk, of the first layers (`some`),
 is from one recorded of all layers at that very point: the least and the most of {points} each, of
-{batches} sequences, {steps} tokens of each and {contexts} in their caches. No GPU was asked: what
-is compared is the way from some layers to all. Of all {count}: {least:+.1f} to {most:+.1f} %,
+{batch} uneven prompts, {steps} tokens of each and {contexts} in their caches. No GPU was asked:
+what is compared is the way from some layers to all. Of all {count}: {least:+.1f} to {most:+.1f} %,
 median {median:+.1f} %.
 
-| architecture | some | on a CPU | in a GPU's command buffers |
-|---|---|---|---|
+| architecture | some | on a CPU | in a GPU's command buffers | the same, attention as one kernel |
+|---|---|---|---|---|
 {rows}
 """
 
@@ -85,27 +88,31 @@ def seen(name: str) -> Seen:
         made, _ = model.load(Path(directory))
         examples, _ = model.examples(made)
         merged = model.mergeable(made)
-        planned = program.programs(
-            made, examples, merged=merged, batched=True, tokens=(), fused=False
-        )
+        planned = program.programs(made, examples, merged=merged, batched=True, tokens=())
         server = passes.Passes(made, examples, merged=merged)
         with server.fewer() as some:
             kept = len(some.caches)
         assert len(made.layers) == LAYERS
-        return Seen(kept, {device: list(over(planned, server, device)) for device in work.DEVICES})
+        return Seen(kept, {way: list(over(planned, server, way)) for way in WAYS})
 
 
-def over(planned: program.Programs, server: passes.Passes, device: str) -> Iterator[float]:
+def over(planned: program.Programs, server: passes.Passes, way: str) -> Iterator[float]:
     """Percent by which each chunk is planned above what is recorded of all layers."""
-    on_gpu = device == "gpu"
-    behind = (CUDA if on_gpu else CPU).behind
-    chunk = Program.from_json(planned["chunk kernels" if on_gpu else "chunk"])
+    device, attention = WAYS[way]
+    behind = (CPU if attention is None else CUDA).behind
+    chunk = Program.from_json(planned[f"chunk{way}"])
     assert set(BY_TOKEN) < set(chunk.steps), "its graph has no part for each token"
-    for point in map(Point, *zip(*product(BATCHES, BY_TOKEN, CONTEXTS), strict=True)):
-        with recording.kernels(attention=False) if on_gpu else contextlib.nullcontext():
+    for step, context in product(BY_TOKEN, CONTEXTS):
+        point = Point(BATCH, step, max(step, context))
+        with (
+            contextlib.nullcontext()
+            if attention is None
+            else recording.kernels(attention=attention)
+        ):
             graph = server.uneven(point)
         whole = Program(**work.program(graph, work.as_recorded(graph), [device]))
-        yield 100 * (chunk.peak(behind, point) / whole.peak(behind, point) - 1)
+        some = Program(steps={step: chunk.steps[step]})  # without what a rest may take more
+        yield 100 * (some.peak(behind, point) / whole.peak(behind, point) - 1)
 
 
 def main() -> None:
@@ -115,18 +122,18 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args()
     rows, every = [], []
-    for name in asked.names:
-        some, found = seen(name)
-        cells = [f"{min(it):+.1f} to {max(it):+.1f} %" for it in found.values()]
-        rows.append(f"| {name} | {some} | " + " | ".join(cells) + " |")
-        print(rows[-1], file=sys.stderr, flush=True)
-        every += [one for it in found.values() for one in it]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for name, (some, found) in zip(asked.names, pool.map(seen, asked.names), strict=True):
+            cells = [f"{min(it):+.1f} to {max(it):+.1f} %" for it in found.values()]
+            rows.append(f"| {name} | {some} | " + " | ".join(cells) + " |")
+            print(rows[-1], file=sys.stderr, flush=True)
+            every += [one for it in found.values() for one in it]
     page = PAGE.format(
         mlx=version("mlx"),
         mlx_lm=version("mlx-lm"),
         layers=LAYERS,
-        points=len(BATCHES) * len(BY_TOKEN) * len(CONTEXTS),
-        batches=" or ".join(map(str, BATCHES)),
+        points=len(BY_TOKEN) * len(CONTEXTS),
+        batch=BATCH,
         steps=" or ".join(map(str, sorted(BY_TOKEN))),
         contexts=" or ".join(f"{context:,}" for context in CONTEXTS),
         count=len(every),

@@ -10,7 +10,7 @@ import json
 import math
 import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -156,45 +156,52 @@ def most(behind: Behind, runs: Sequence[Sized]) -> int:
 
     Counted from the end of it: caches are then as long as they will be, and are counted elsewhere.
     """
-    queue = _Queue(behind)
+    give_back = _buffers(behind) if behind.commits else _dispatches(behind)
+    next(give_back)
     most = live = end = 0
     for kinds, order in runs:
         live -= end  # what the last one leaves is counted elsewhere
         most = end = 0
         for at in order:
-            taken, done, read, number = kinds[at]
-            live += taken
-            most = max(most, live)
-            live -= queue.give(done, read, number)
-            end += taken - done
+            operation = kinds[at]
+            live += operation[0]
+            if live > most:  # noqa: PLR1730 -- this runs once for each operation
+                most = live
+            live -= give_back.send(operation)
+            end += operation[0] - operation[1]
     return most - end
 
 
-class _Queue:
-    """What a device has been given to do and has not done."""
+# Bytes that are free after each operation, of what a device has been given to do and has done.
+Queue = Generator[int, tuple[int, int, int, int], None]
 
-    def __init__(self, behind: Behind) -> None:
-        self.behind = behind
-        self.clock = 0  # of a CPU: dispatches
-        self.waits: deque[tuple[int, int]] = deque()  # when it is over, and bytes
-        self.back = self.read = self.launched = 0  # of a GPU's command buffer that is being filled
 
-    def give(self, done: int, read: int, number: int) -> int:
-        """An operation of ``number`` dispatches or kernels; bytes that are free after it."""
-        behind = self.behind
+def _dispatches(behind: Behind) -> Queue:
+    """A CPU's: each operation is over so many dispatches later."""
+    clock = free = 0
+    waits: deque[tuple[int, int]] = deque()  # when it is over, and bytes
+    while True:
+        _, done, _, number = yield free
+        clock += number
+        waits.append((clock + behind.lag, done))
         free = 0
-        if not behind.commits:
-            self.clock += number
-            self.waits.append((self.clock + behind.lag, done))
-            while self.waits and self.waits[0][0] <= self.clock:
-                free += self.waits.popleft()[1]
-            return free
-        self.back += done
-        self.read += read
-        self.launched += number
-        if self.launched > behind.lag // behind.commits or self.read > behind.commit_bytes:
-            self.waits.append((0, self.back))
-            self.back = self.read = self.launched = 0
-            if len(self.waits) == behind.commits:
-                free = self.waits.popleft()[1]
-        return free
+        while waits and waits[0][0] <= clock:
+            free += waits.popleft()[1]
+
+
+def _buffers(behind: Behind) -> Queue:
+    """A GPU's: by command buffers, of which so many may be outstanding."""
+    kernels = behind.lag // behind.commits
+    back = read = launched = free = 0  # of the one that is being filled
+    waits: deque[int] = deque()
+    while True:
+        _, done, reads, number = yield free
+        back += done
+        read += reads
+        launched += number
+        free = 0
+        if launched > kernels or read > behind.commit_bytes:
+            waits.append(back)
+            back = read = launched = 0
+            if len(waits) == behind.commits:
+                free = waits.popleft()
