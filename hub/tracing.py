@@ -19,7 +19,7 @@ from hub.checkpoint import write_hollow
 from planner.traced import SIZES, Traced
 
 ROOT = Path(__file__).parents[1]
-TIME_LIMIT = 600.0  # seconds; a trace takes a few, one with a part for each token half a minute
+TIME_LIMIT = 600.0  # seconds; a trace takes a few, one with a part for each token ten
 MEMORY_LIMIT = 8 * 2**30  # bytes of address space; a trace touches about 100 MB of it
 
 
