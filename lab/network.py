@@ -2,6 +2,8 @@
 
 import ipaddress
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from lab.machine import LabError, read_json, run, write_json
@@ -54,10 +56,10 @@ class Network:
     def remove(self) -> None:
         """Take away the rules and the bridge."""
         for table, chain, *rule in self._rules():
-            while self._has(table, chain, rule):
-                run("iptables", "-w", "-t", table, "-D", chain, *rule)
-        if Path(f"/sys/class/net/{self.bridge}").exists():
-            run("ip", "link", "delete", self.bridge)
+            there = partial(self._has, table, chain, rule)
+            _until_gone(there, "iptables", "-w", "-t", table, "-D", chain, *rule)
+        bridge = Path(f"/sys/class/net/{self.bridge}")
+        _until_gone(bridge.exists, "ip", "link", "delete", self.bridge)
 
     def _rules(self) -> list[list[str]]:
         mark = ["-m", "comment", "--comment", self._comment]
@@ -77,6 +79,19 @@ class Network:
         except LabError:
             return False
         return True
+
+
+def _until_gone(there: Callable[[], bool], *command: str) -> None:
+    """Run ``command`` while something is ``there``.
+
+    The last command of a run that was killed outlives it, and may come first.
+    """
+    while there():
+        try:
+            run(*command)
+        except LabError:
+            if there():
+                raise
 
 
 def stop_forwarding(forwarding: Path) -> None:

@@ -17,7 +17,8 @@ from lab import lab as lab_module
 from lab.__main__ import main
 from lab.lab import sweep
 from lab.layers import cached
-from lab.machine import LabError, boot_id
+from lab.machine import LabError, boot_id, run
+from lab.network import Network, free_subnet, stop_forwarding
 from lab.processes import Process
 from lab.tree import differences
 from tests.lab.traces import traces
@@ -327,6 +328,24 @@ class TestGoing:
             for host in passing:
                 host.destroy()
             assert learnt.read_text() == before
+
+    def test_what_a_killed_run_still_removes_is_no_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its last `ip` or `iptables` goes on after it, and is done before the sweeper's own."""
+        network = Network(lab="race", subnet=free_subnet([]))
+        network.make(tmp_path / "forwarding")
+
+        def second(*command: str) -> str:
+            if {"delete", "-D"} & set(command):
+                run(*command)
+            return run(*command)
+
+        monkeypatch.setattr("lab.network.run", second)
+        network.remove()
+        monkeypatch.undo()
+        stop_forwarding(tmp_path / "forwarding")
+        assert "mlxlab-race" not in run("ip", "-o", "link") + run("iptables-save")
 
     def test_forwarding_is_put_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The last lab to go sets ip_forward to what the first one found."""

@@ -20,8 +20,9 @@ from planner.program import Point, Program
 from planner.traced import Traced
 
 BATCH, STEP = 4, 256
-# Twelve layers, half of them gated delta, with a part of the graph for each token.
-CONFIG = {**planner_models.config("qwen3_next"), "num_hidden_layers": 12}
+DEEP = 8
+# Half of the layers are gated delta, with a part of the graph for each token.
+CONFIG = {**planner_models.config("qwen3_next"), "num_hidden_layers": DEEP}
 HYBRID = planner_models.config("olmo_hybrid")
 LINEAR, FULL = "linear_attention", "full_attention"
 DEVICES = pytest.mark.parametrize("device", [CPU, CUDA], ids=lambda device: device.name)
@@ -44,7 +45,7 @@ def served(directory: Path, config: dict[str, object]) -> Iterator[Passes]:
 
 @pytest.fixture(scope="module")
 def hybrid() -> Traced:
-    """What is traced of twelve layers."""
+    """What is traced of all layers."""
     texts = {"config.json": json.dumps(CONFIG).encode()}
     traced = tracing.trace(texts, {"model.safetensors": header(CONFIG)}, sizes=[1])
     assert isinstance(traced, Traced), traced
@@ -124,10 +125,9 @@ def test_wherever_a_model_has_its_attention(
             fused=False,
         )
         chunk = Program.from_json(made[f"chunk{way(device)}"])
-        for tokens in (520, 2**15):
-            point = Point(BATCH, STEP, tokens)
-            really = whole(server, "chunk", device, point)
-            assert really <= chunk.peak(device.behind, point) <= 1.1 * really
+        point = Point(BATCH, STEP, 520)
+        really = whole(server, "chunk", device, point)
+        assert really <= chunk.peak(device.behind, point) <= 1.1 * really
 
 
 def test_a_shorter_step_counts_as_the_next_longer_one() -> None:
@@ -236,8 +236,8 @@ def test_as_many_layers_stay_as_can_follow_each_other(server: Passes) -> None:
 def test_layers_that_are_not_in_one_list_all_stay(server: Passes) -> None:
     """Or whose caches are not one for each."""
     with layers.fewer(server.model, server.caches[:-1]) as examples:
-        assert len(examples) == 11
-        assert len(server.model.layers) == 12
+        assert len(examples) == DEEP - 1
+        assert len(server.model.layers) == DEEP
     server.model["twice"] = list(server.model.layers)
     with layers.fewer(server.model, server.caches) as examples:
-        assert len(examples) == len(server.model.layers) == 12
+        assert len(examples) == len(server.model.layers) == DEEP
