@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import math
 import pkgutil
 import typing
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from hub.checkpoint import BITS
+from hub.checkpoint import BITS, write_hollow
 
 LAYERS = 4
 WIDTH = 128
@@ -235,6 +237,17 @@ def model(name: str, values: dict[str, Any] | None = None) -> Any:
     made = module.Model(arguments)
     made.eval()
     return made
+
+
+def header(name: str, values: dict[str, Any] | None = None) -> dict[str, Any]:
+    """That of a checkpoint of the model's."""
+    return lay_out(tensors(model(name, values)))
+
+
+def write(directory: Path, name: str, values: dict[str, Any] | None = None) -> None:
+    """A hollow checkpoint of the model's."""
+    (directory / "config.json").write_text(json.dumps(values or config(name)))
+    write_hollow(directory / "model.safetensors", header(name, values))
 
 
 def tensors(made: Any) -> Iterator[tuple[str, str, tuple[int, ...]]]:

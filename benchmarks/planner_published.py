@@ -166,7 +166,7 @@ def page(path: Path) -> str:
                 prefill_step=min(2048, answer.longest_step or 2048),
                 prompt_cache_entries=0,
             )
-            kv = sequence_bytes(answer.rank(1), tokens, 2048)
+            kv = sequence_bytes(answer.rank(1), tokens, settings.prefill_step)
             parts = work(answer, answer.rank(1), settings, tokens, CUDA, fused=fused)
             most = max(parts.values())
             ours = answer.rank(1).weights + kv + most

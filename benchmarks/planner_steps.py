@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import statistics
 import sys
@@ -28,7 +27,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import planner_models
 
-from hub.checkpoint import write_hollow
 from planner.demand import CPU, CUDA
 from planner.hollow import model, passes, program, recording, work
 from planner.hollow.ways import BY_TOKEN
@@ -81,10 +79,8 @@ def config(name: str) -> dict[str, Any]:
 def seen(name: str) -> Seen:
     """Every point of one architecture."""
     values = config(name)
-    header = planner_models.lay_out(planner_models.tensors(planner_models.model(name, values)))
     with tempfile.TemporaryDirectory() as directory, program.cpu():
-        (Path(directory) / "config.json").write_text(json.dumps(values))
-        write_hollow(Path(directory) / "model.safetensors", header)
+        planner_models.write(Path(directory), name, values)
         made, _ = model.load(Path(directory))
         examples, _ = model.examples(made)
         merged = model.mergeable(made)

@@ -23,7 +23,7 @@ Record = Callable[[Point], Graph]
 
 
 class Ways:
-    """One recording for any step; where the graph depends on that, one for each."""
+    """The ways to record one model's passes."""
 
     def __init__(
         self,
@@ -54,7 +54,8 @@ class Ways:
     def look(self, server: Passes, name: str) -> None:
         """Whether the graph of a chunk has a part for each token, or for each so many of them.
 
-        ``name`` is the method of ``server`` that records it.
+        And, if for each, what some layers leave less than all. ``name`` is the method of ``server``
+        that records a chunk.
         """
         if not self.states:
             return
@@ -94,38 +95,15 @@ class Ways:
         """
         if self.any_step or step:
             try:
-                return self._for_any(record, devices, step, empty=empty, checked=checked)
+                prime = self.prime._replace(
+                    step=step or self.prime.step, tokens=self.prime.tokens + (step == 1)
+                )
+                others = [self._second(record, step or 3 * STEP)] if checked else []
+                return self._recorded(record, devices, prime, others, empty=empty)
             except Unclear:
                 self.any_step = False  # nor are others: they are of the same parts
         steps = (step,) if step else (*PREFILL_STEPS, *RESTS)
         return self.for_each(record, devices, steps, empty=empty, checked=checked)
-
-    def _for_any(
-        self,
-        record: Record,
-        devices: Collection[str],
-        step: int | None,
-        *,
-        empty: bool,
-        checked: bool,
-    ) -> dict[str, Any]:
-        others = [self._second(record, step or 3 * STEP)] if checked else []
-        prime = self.prime._replace(
-            step=step or self.prime.step, tokens=self.prime.tokens + (step == 1)
-        )
-        graph = record(prime)
-        rows = work.read_off(graph, prime, self.edges)
-        for other, where in others:
-            work.agree(graph, rows, other, where)
-        made = work.program(graph, rows, devices)
-        if empty and not self.far:
-            # There is less to do then, so that the device is more layers behind, with all that is
-            # in them.
-            first = prime._replace(tokens=prime.step)
-            graph = record(first)
-            alone = work.program(graph, work.read_off(graph, first, self.edges), devices)
-            made = work.either(made, alone)
-        return made
 
     def for_each(
         self,
@@ -143,13 +121,12 @@ class Ways:
         made: dict[int, dict[str, Any]] = {}
         for step in steps:
             others = [self._second(record, step)] if checked and not made else []
-            empties = empty and not self.far and step in PREFILL_STEPS
+            where = Point(self.prime.batch, step, self.prime.tokens + (step == 1))
+            empties = empty and step in PREFILL_STEPS
             try:
-                tokens = self.prime.tokens + (step == 1)
-                made[step] = self._at(record, devices, step, tokens, others)
-                if empties:
-                    alone = self._at(record, devices, step, step, ())
-                    made[step] = work.either(made[step], alone)
+                made[step] = self._recorded(
+                    record, devices, where, others, empty=empties, number=True
+                )
             except Unclear as error:
                 raise Refused(
                     f"what it takes cannot be told from one context to another: {error}"
@@ -168,24 +145,33 @@ class Ways:
             step: work.holding(program, self.left * (step + FEW)) for step, program in made.items()
         }
 
-    def _at(
+    def _recorded(
         self,
         record: Record,
         devices: Collection[str],
-        step: int,
-        tokens: int,
+        where: Point,
         others: Sequence[tuple[Graph, Point]],
+        *,
+        empty: bool,
+        number: bool = False,
     ) -> dict[str, Any]:
-        # The step is a number, and S is 1; what is cached before it is T less that number.
-        where = Point(self.prime.batch, step, tokens)
-        known = where._replace(step=1, tokens=1 if tokens == step else tokens)
-        edges = self.edges | {edge - step for edge in self.edges}
-        graph = record(where)
+        """``number``: the step is one, and S is 1; what is cached before it is T less the step."""
+        graph, known, edges = record(where), where, self.edges
+        if number:
+            known = where._replace(step=1, tokens=1 if where.tokens == where.step else where.tokens)
+            edges = edges | {edge - where.step for edge in edges}
         rows = work.read_off(graph, known, edges)
         for other, at in others:
             # What depends on neither sequences nor tokens in whole parts is as large as it is here.
-            work.agree(graph, rows, other, at._replace(step=1), least=True)
-        return work.program(graph, rows, devices)
+            work.agree(graph, rows, other, at._replace(step=1) if number else at, least=number)
+        made = work.program(graph, rows, devices)
+        if empty and not self.far:
+            # There is less to do then, so that the device is more layers behind, with all that is
+            # in them.
+            first = where._replace(tokens=where.step)
+            alone = self._recorded(record, devices, first, (), empty=False, number=number)
+            made = work.either(made, alone)
+        return made
 
     def _second(self, record: Record, step: int) -> tuple[Graph, Point]:
         """A second recording; of many sequences, for experts are sorted from 64 tokens on."""

@@ -75,7 +75,7 @@ def _operations(run: Run, rows: Rows, *, cpu: bool) -> list[Any]:
         at = seen[key]
         if at is not None:
             order.append(at)
-    return [[(named(a), named(b), named(c), number) for a, b, c, number in kinds], order]
+    return [[(_named(a), _named(b), _named(c), number) for a, b, c, number in kinds], order]
 
 
 def _summed(rows: Iterable[Row]) -> Row:
@@ -119,7 +119,7 @@ def _run(graph: Graph, *, cpu: bool) -> Run:
     return replay(graph.ordered() if cpu else graph.compiled())
 
 
-def named(values: Iterable[int]) -> dict[str, int]:
+def _named(values: Iterable[int]) -> dict[str, int]:
     """A row with its terms, those of nothing left out."""
     return {term: int(v) for term, v in zip(TERMS, values, strict=True) if v}
 

@@ -1,6 +1,5 @@
 """What a plan reserves, beside the server's batches replayed: whatever comes when, never less."""
 
-import json
 import random
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 
 from benchmarks import planner_models
 from benchmarks.server_replay import MOVES, replay
-from hub.checkpoint import write_hollow
 from planner.demand import CPU, Settings, need
 from planner.hollow import program
 from planner.hollow.__main__ import trace
@@ -27,11 +25,7 @@ def gemma_with_a_wide_window(directory: Path) -> None:
         "num_hidden_layers": 24,
         "sliding_window": 2048,
     }
-    made = planner_models.model("gemma3_text", config)
-    write_hollow(
-        directory / "model.safetensors", planner_models.lay_out(planner_models.tensors(made))
-    )
-    (directory / "config.json").write_text(json.dumps(config))
+    planner_models.write(directory, "gemma3_text", config)
 
 
 @pytest.fixture(scope="module", params=[llama_of_many_layers, gemma_with_a_wide_window])

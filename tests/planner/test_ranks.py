@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import mlx.core as mx
 
 from benchmarks import planner_models
-from hub.checkpoint import write_hollow
 from planner.hollow import program
 from planner.hollow.__main__ import rank
 
 
 def test_what_the_whole_models_caches_keep_is_counted_for_a_rank(tmp_path: Path) -> None:
     """MLX exports no graph of a model that was shared out, so a rank's own is not asked for."""
-    config = planner_models.config("llama")
-    made = planner_models.model("llama", config)
-    write_hollow(
-        tmp_path / "model.safetensors", planner_models.lay_out(planner_models.tensors(made))
-    )
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    planner_models.write(tmp_path, "llama")
     mx.set_default_device(mx.cpu)
     with program.cpu():
         shared = rank(tmp_path, 2, [{"viewed_bytes": 5}] * planner_models.LAYERS)

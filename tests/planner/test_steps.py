@@ -4,12 +4,12 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import planner_models
 from hub import tracing
-from hub.checkpoint import write_hollow
 from planner.demand import CPU, CUDA, PREFILL_STEPS, Device, ladder
 from planner.hollow import layers, model, program, recording, work
 from planner.hollow.graph import Graph, Made
@@ -28,16 +28,19 @@ LINEAR, FULL = "linear_attention", "full_attention"
 DEVICES = pytest.mark.parametrize("device", [CPU, CUDA], ids=lambda device: device.name)
 
 
-def header(config: dict[str, object]) -> dict[str, object]:
-    made = planner_models.model(str(config["model_type"]), config)
-    return planner_models.lay_out(planner_models.tensors(made))
+def traced(config: dict[str, Any]) -> Traced:
+    """What a plan has of it."""
+    texts = {"config.json": json.dumps(config).encode()}
+    header = planner_models.header(config["model_type"], config)
+    said = tracing.trace(texts, {"model.safetensors": header}, sizes=[1])
+    assert isinstance(said, Traced), said
+    return said
 
 
 @contextlib.contextmanager
-def served(directory: Path, config: dict[str, object]) -> Iterator[Passes]:
+def served(directory: Path, config: dict[str, Any]) -> Iterator[Passes]:
     """A model as the tracing program has it."""
-    (directory / "config.json").write_text(json.dumps(config))
-    write_hollow(directory / "model.safetensors", header(config))
+    planner_models.write(directory, config["model_type"], config)
     with program.cpu():
         made, _ = model.load(directory)
         yield Passes(made, model.examples(made)[0], merged=model.mergeable(made))
@@ -46,10 +49,7 @@ def served(directory: Path, config: dict[str, object]) -> Iterator[Passes]:
 @pytest.fixture(scope="module")
 def hybrid() -> Traced:
     """What is traced of all layers."""
-    texts = {"config.json": json.dumps(CONFIG).encode()}
-    traced = tracing.trace(texts, {"model.safetensors": header(CONFIG)}, sizes=[1])
-    assert isinstance(traced, Traced), traced
-    return traced
+    return traced(CONFIG)
 
 
 @pytest.fixture
@@ -168,29 +168,25 @@ def test_a_part_for_so_many_tokens_is_recorded_at_every_step(
 ) -> None:
     """Mamba 2 goes by chunks of 64 here: all layers, whatever the sequences and the context."""
     config = planner_models.config("falcon_h1")
-    texts = {"config.json": json.dumps(config).encode()}
-    traced = tracing.trace(texts, {"model.safetensors": header(config)}, sizes=[1])
-    assert isinstance(traced, Traced), traced
-    assert traced.longest_step == max(PREFILL_STEPS)
+    known = traced(config)
+    assert known.longest_step == max(PREFILL_STEPS)
     with served(tmp_path, config) as server:
         for step in (256, 1024):
             point = Point(BATCH, step, 8192)
             really = whole(server, "chunk", device, point)
-            assert traced.over(f"chunk{way(device)}", device.behind, point) == really
+            assert known.over(f"chunk{way(device)}", device.behind, point) == really
 
 
 def test_what_depends_on_the_context_in_steps_is_no_less(tmp_path: Path) -> None:
     """phi3small's masks are of blocks of 64 tokens, of as many as there could be."""
     config = planner_models.config("phi3small")
-    texts = {"config.json": json.dumps(config).encode()}
-    traced = tracing.trace(texts, {"model.safetensors": header(config)}, sizes=[1])
-    assert isinstance(traced, Traced), traced
+    known = traced(config)
     with served(tmp_path, config) as server:
         point = Point(1, 512, 4096)
         graph = server.prefill(point)
         made = work.program(graph, work.as_recorded(graph), ["cpu"])
         really = Program(**made).peak(CPU.behind, point)
-    assert really <= traced.over("chunk", CPU.behind, point)
+    assert really <= known.over("chunk", CPU.behind, point)
 
 
 def ways(*, batched: bool = True) -> Ways:
