@@ -19,7 +19,7 @@ from planner.declared import Model
 from planner.record import Record
 from planner.traced import Traced
 
-FORMAT = 8
+FORMAT = 9
 
 
 class LockError(ValueError):

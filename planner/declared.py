@@ -95,9 +95,6 @@ class Measured(Declared):
 
     process_bytes: int | None = Field(default=None, ge=0)  # of one process, outside of MLX's count
     group_bytes: int | None = Field(default=None, ge=0)  # of one rank of a group, on top
-    lag: int | None = Field(default=None, gt=0)  # kernels by which a GPU may be behind
-    commit_bytes: int | None = Field(default=None, gt=0)  # read by a command buffer, then closed
-    commits: int | None = Field(default=None, gt=0)  # command buffers outstanding
 
     @classmethod
     def _contradictions(cls, data: dict[str, Any]) -> Iterator[str]:

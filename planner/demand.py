@@ -46,17 +46,12 @@ class Device(Record):
     usable_share: float
     process_bytes: int  # of one process, outside of MLX's count
     group_bytes: int  # of one rank of a group, on top
-    # By which the device may be behind when MLX hands out buffers: a CPU's dispatches, one for each
-    # operation and one for each kernel; a GPU's kernels.
-    lag: int
-    commit_bytes: int = 0  # read by one command buffer before it is closed
-    commits: int = 0  # command buffers that may be outstanding; 0: not a GPU
+    behind: Behind
     assumed: Mapping[str, str] = field(default_factory=dict)  # by field, where nobody measured
 
-    @property
-    def behind(self) -> Behind:
-        """The same, as a trace asks."""
-        return Behind(lag=self.lag, commit_bytes=self.commit_bytes, commits=self.commits)
+    def on(self, capability: str) -> Device:
+        """The same GPU's with a card of this compute capability."""
+        return replace(self, behind=buffers(*LIMITS.get(capability, OTHER_LIMITS)))
 
     def measured(self, figures: Mapping[str, int]) -> Device:
         """The same with ``figures``, by field, of a measurement."""
@@ -72,11 +67,21 @@ CPU = Device(
     usable_share=0.9,
     process_bytes=GIB // 2,
     group_bytes=GIB // 16,
-    lag=110,
+    behind=Behind(lag=110),
     assumed={"usable_share": "a tenth of a CPU host's memory is left to everything else"},
 )
-# Command buffers of 100 kernels or 1000 MB read, of which 10 may be outstanding and one is filled
-# (mlx/backend/cuda/device.cpp, max_ops_per_graph and max_mb_per_graph of sm_90, sm_100, sm_120).
+# Command buffers by compute capability: kernels, and what MLX calls megabytes read, which are 2**20
+# elements each, of whatever type (mlx/backend/cuda/device.cpp, `get_graph_limits`, `needs_commit`,
+# `set_input_array`; `array::data_size` is in elements).
+LIMITS = {"8.0": (20, 400), "12.1": (20, 25)} | dict.fromkeys(("9.0", "10.0", "12.0"), (100, 1000))
+OTHER_LIMITS = (20, 100)
+
+
+def buffers(kernels: int, megas: int) -> Behind:
+    """Of which 10 may be outstanding and one is filled (mlx/transforms.cpp, MAX_ACTIVE_TASKS)."""
+    return Behind(commits=11, kernels=kernels, elements=(megas + 1) << 20)
+
+
 CUDA = Device(
     name="cuda",
     # MLX's own limit: mlx/backend/cuda/allocator.cpp, `memory_limit_`.
@@ -84,9 +89,7 @@ CUDA = Device(
     # Not measured here: exo reserves 2 GB for the same (github.com/exo-explore/exo, pull 2300).
     process_bytes=2 * GIB,
     group_bytes=GIB // 2,
-    lag=1100,
-    commit_bytes=1000 * 2**20,
-    commits=11,
+    behind=buffers(*LIMITS["12.0"]),  # of others: ``on``
     assumed={
         "process_bytes": (
             "2 GiB for a CUDA process (context, cuBLASLt, cuDNN, graphs): exo's reserve"
@@ -248,7 +251,7 @@ def work(
     (generate.py, ``PromptProcessingBatch.split``), and what went is there twice.
     """
     sequences, prompts, step, longest = most = load(traced, settings, context)
-    way = "" if not device.commits else " fused" if fused else " kernels"
+    way = "" if not device.behind.commits else " fused" if fused else " kernels"
     seen = EVER if most.together else longest  # by a cache with a window
     # What copies caches copies all that they have room for.
     room = longest + STEP - 1 if most.together else -(-longest // STEP) * STEP

@@ -31,7 +31,9 @@ class Devices(Record):
     cuda: Device = CUDA
 
     def of(self, space: Space) -> Device:
-        return self.cpu if space.gpu is None else self.cuda
+        if space.compute_capability is None:
+            return self.cpu
+        return self.cuda.on(space.compute_capability)
 
     def on(self, host: Host) -> Devices:
         """Those of ``host``, with what was measured there."""

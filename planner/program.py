@@ -19,9 +19,10 @@ from planner.record import Record
 # Coefficients by term: `BST` is of B sequences in the batch, S tokens of each in this step, T
 # tokens of each in the cache after it; "" is of nothing.
 Polynomial = Mapping[str, int]
-# Operations (what each takes, lets go and reads; its kernels), and in which order they come.
+# Operations (bytes that each takes and lets go, elements that it reads; its kernels), and in which
+# order they come.
 Run = tuple[tuple[tuple[Polynomial, Polynomial, Polynomial, int], ...], tuple[int, ...]]
-# The same at a point, in bytes.
+# The same at a point.
 Sized = tuple[tuple[tuple[int, int, int, int], ...], tuple[int, ...]]
 
 
@@ -60,13 +61,14 @@ class Behind(Record):
     """How far a device may be behind when MLX hands out buffers.
 
     A CPU: ``lag`` dispatches, one for each operation and one for each kernel. A GPU: ``commits``
-    command buffers, each of which is closed after ``lag / commits`` kernels or after
-    ``commit_bytes`` read, whatever comes first.
+    command buffers, each of which is closed after more than ``kernels`` of them or once
+    ``elements`` were read, whatever comes first.
     """
 
-    lag: int
-    commit_bytes: int = 0
+    lag: int = 0
     commits: int = 0  # 0: not a GPU
+    kernels: int = 0
+    elements: int = 0  # of arrays: a GPU's buffers are not closed by bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +193,6 @@ def _dispatches(behind: Behind) -> Queue:
 
 def _buffers(behind: Behind) -> Queue:
     """A GPU's: by command buffers, of which so many may be outstanding."""
-    kernels = behind.lag // behind.commits
     back = read = launched = free = 0  # of the one that is being filled
     waits: deque[int] = deque()
     while True:
@@ -200,7 +201,7 @@ def _buffers(behind: Behind) -> Queue:
         read += reads
         launched += number
         free = 0
-        if launched > kernels or read > behind.commit_bytes:
+        if launched > behind.kernels or read >= behind.elements:
             waits.append(back)
             back = read = launched = 0
             if len(waits) == behind.commits:

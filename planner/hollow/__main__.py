@@ -90,7 +90,7 @@ def trace(
 def loads(directory: Path) -> tuple[int, list[str]]:
     """Bytes that loading takes over the weights, and what is assumed of it."""
     try:
-        return loading.transient(directory, CPU.lag), []
+        return loading.transient(directory, CPU.behind.lag), []
     except Exception as error:  # noqa: BLE001 -- then as much again as the files is assumed
         files = directory.glob("model*.safetensors")
         return sum(file.stat().st_size for file in files), [

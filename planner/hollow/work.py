@@ -60,7 +60,11 @@ def _arrays(graph: Graph) -> list[Made]:
 
 
 def _operations(run: Run, rows: Rows, *, cpu: bool) -> list[Any]:
-    """What each operation takes, gives back and reads, its dispatches or kernels; their order."""
+    """What each operation takes, gives back and reads, its dispatches or kernels; their order.
+
+    In bytes, but for what is read, which MLX counts in elements (mlx/backend/cuda/device.cpp,
+    ``set_input_array``).
+    """
     seen: dict[tuple[object, ...], int | None] = {}
     kinds: dict[tuple[Row, Row, Row, int], int] = {}
     order: list[int] = []
@@ -69,13 +73,18 @@ def _operations(run: Run, rows: Rows, *, cpu: bool) -> list[Any]:
         moments = (taken, done, () if cpu else reads)  # of a CPU nobody asks what it reads
         key = (number, *[tuple([(m.shape, m.item) for m in moment]) for moment in moments])
         if key not in seen:
-            a, b, c = (_summed(rows[m.shape, m.item] for m in moment) for moment in moments)
+            a, b = (_summed(rows[m.shape, m.item] for m in moment) for moment in moments[:2])
+            c = _summed(_elements(rows[m.shape, m.item], m.item) for m in moments[2])
             some = any((*a, *b, *c, number))
             seen[key] = kinds.setdefault((a, b, c, number), len(kinds)) if some else None
         at = seen[key]
         if at is not None:
             order.append(at)
     return [[(_named(a), _named(b), _named(c), number) for a, b, c, number in kinds], order]
+
+
+def _elements(row: Row, item: int) -> Row:
+    return tuple([coefficient // item for coefficient in row])
 
 
 def _summed(rows: Iterable[Row]) -> Row:

@@ -40,7 +40,7 @@ def deep(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def most(traced: Traced, settings: Settings, requests: list[tuple[int, int, int]]) -> int:
     """The peak of a server with ``requests``; no more sequences are alive than a plan counts."""
-    moments = list(replay(traced, traced.rank(1), settings, requests, lag=CPU.lag))
+    moments = list(replay(traced, traced.rank(1), settings, requests, lag=CPU.behind.lag))
     assert max(moment.alive for moment in moments) <= settings.sequences
     return max(moment.peak for moment in moments)
 

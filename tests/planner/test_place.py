@@ -1,7 +1,10 @@
 """Models onto devices: what fits is placed, what does not is refused with both numbers."""
 
 from planner.declared import Gpu, Host, Measured, Model
+from planner.demand import CUDA, buffers
+from planner.fitting import Devices
 from planner.placement import Detected, place
+from planner.plan import Space
 from planner.traced import Kind, Rank, Traced
 from planner.why import why
 
@@ -95,6 +98,21 @@ def test_a_cpu_host_is_planned_against_the_memory_that_was_detected():
     assert ("c",) == place((host,), lock, mlx_lm="0.32.2").undecided
     plan = place((host,), lock, mlx_lm="0.32.2", detected={"c": Detected(memory_bytes=16 * GIB)})
     assert [None] == [member.gpu for member in plan.placements[0].members]
+
+
+def test_how_far_a_gpu_is_behind_depends_on_its_compute_capability():
+    """MLX closes command buffers early where a card has little memory or is of no known kind."""
+
+    def behind(capability):
+        space = Space(
+            host="h", gpu=0, name="a card", compute_capability=capability, total=GIB, usable=GIB
+        )
+        return Devices().of(space).behind
+
+    assert behind("12.0") == behind("9.0") == CUDA.behind == buffers(100, 1000)
+    assert behind("8.0") == buffers(20, 400)
+    assert behind("8.9") == behind("7.5") == buffers(20, 100)
+    assert buffers(20, 100).elements == 101 * 2**20  # `(elements >> 20) > 100`
 
 
 def test_what_a_host_measured_goes_before_what_is_assumed():

@@ -220,7 +220,9 @@ MISTAKES = {
     "h2: models.big: is not declared as `h1` declares it": {
         "h2": {"models": [{**BIG, "context": 4096}]}
     },
-    "h2: measured: not as of `h1`, which serves `big` too": {"h2": {"measured": {"lag": 5}}},
+    "h2: measured: not as of `h1`, which serves `big` too": {
+        "h2": {"measured": {"process_bytes": 5}}
+    },
     "h2: flavour: not as of `h1`": {"h2": {"flavour": "cuda12"}},
     "h2: site.python: not as of `h1`": {"h2": {"site": {"python": "/opt/p/bin/python3"}}},
     "h2: flavour: missing": {"h2": {"flavour": None}},

@@ -60,15 +60,15 @@ def server(tmp_path: Path) -> Iterator[Passes]:
 
 
 def way(device: Device) -> str:
-    return " kernels" if device.commits else ""
+    return " kernels" if device.behind.commits else ""
 
 
 def whole(server: Passes, name: str, device: Device, point: Point) -> int:
     """The peak of all layers, recorded at that very point."""
-    on_gpu = recording.kernels(attention=False) if device.commits else contextlib.nullcontext()
-    with on_gpu:
+    gpu = device.behind.commits
+    with recording.kernels(attention=False) if gpu else contextlib.nullcontext():
         graph = getattr(server, "uneven" if name == "chunk" else name)(point)
-    made = work.program(graph, work.as_recorded(graph), ["gpu" if device.commits else "cpu"])
+    made = work.program(graph, work.as_recorded(graph), ["gpu" if gpu else "cpu"])
     return Program(**made).peak(device.behind, point)
 
 
@@ -120,7 +120,7 @@ def test_wherever_a_model_has_its_attention(
             server.caches,
             merged=True,
             batched=True,
-            chunks=["gpu" if device.commits else "cpu"],
+            chunks=["gpu" if device.behind.commits else "cpu"],
             tokens=[],
             fused=False,
         )

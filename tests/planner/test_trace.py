@@ -113,20 +113,20 @@ def test_an_architecture_that_ends_the_process_is_refused_in_its_own_words(tmp_p
 
 
 def in_buffers(**behind):
-    """The peak of ten operations that take 10 bytes each and let them go, reading 5."""
+    """The peak of ten operations that take 10 bytes each and let them go, reading 5 elements."""
     one = ({"B": 10}, {"B": 10}, {"": 5}, 1)
     program = Program(runs=(((one,), (0,) * 10),))
-    behind = Behind(**{"lag": 4, "commit_bytes": 1000, "commits": 2, **behind})
+    behind = Behind(**{"commits": 2, "kernels": 2, "elements": 1000, **behind})
     return program.peak(behind, Point(1, 1, 1))
 
 
 def test_a_gpu_gives_back_what_is_done_with_a_command_buffer_at_a_time():
-    """Each is closed after more than so many kernels, or so many bytes read."""
+    """Each is closed after more than so many kernels, or once so many elements were read."""
     assert in_buffers() == 60  # two buffers of three kernels
-    assert in_buffers(commits=1) == 50  # one, of five
-    assert in_buffers(commit_bytes=9) == 40  # two of two kernels
-    assert in_buffers(commit_bytes=4) == 20  # each kernel is one
-    assert in_buffers(lag=400) == 100  # none is closed
+    assert in_buffers(commits=1) == 30  # one of them
+    assert in_buffers(elements=10) == 40  # two of two kernels
+    assert in_buffers(elements=5) == 20  # each kernel is one
+    assert in_buffers(kernels=400) == 100  # none is closed
 
 
 def test_what_a_device_is_still_at_is_there_too():
