@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable
@@ -26,8 +27,10 @@ KINDS: dict[str, Kind] = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "text",
 }
+TOLD = ("/health", "/ready", "/metrics", "/v1/models")
 REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
-BODY_PATIENCE_S = 60.0  # between two pieces of a request's body
+BODY_PATIENCE_S = 60.0  # from a request's headers to the end of its body
+BODIES = 8  # as large as may be, that may be on their way at once
 RETRY_LOADING_S = 10
 LAST_WORDS_S = 0.5
 RETRY_BROKEN_S = 2  # a killed engine's unit is back after its load; clients ask again by then
@@ -50,6 +53,8 @@ class App:
         self._metrics = metrics
         self._refresh = refresh
         """Called before the metrics are told: brings in what only the engine knows."""
+        self._told = {*TOLD, f"/v1/models/{config.served_name}"}
+        self._on_the_way = 0  # bytes of bodies that have not all come
         self.engine_broke: Callable[[], None] = lambda: None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,15 +63,16 @@ class App:
         reply = Reply(send, request_id)
         if path in KINDS and method == "POST":
             await self._post(Order(request_id, path), receive, reply, KINDS[path])
-        elif path in KINDS:
-            await reply.refuse(Refusal(405, f"`{path}` takes POST", code="method_not_allowed"))
+        elif path in KINDS or (path in self._told and method not in {"GET", "HEAD"}):
+            words = f"`{path}` takes {'POST' if path in KINDS else 'GET'}"
+            await reply.refuse(Refusal(405, words, code="method_not_allowed"))
         elif path in {"/health", "/ready"}:
             status = 200 if self._state.now == "ready" else 503
             await reply.whole(status, json.dumps(self._state.report()).encode())
         elif path == "/metrics":
             await self._refresh()
             self._metrics.running.set(self._desk.places.running)
-            self._metrics.waiting.set(self._desk.places.waiting)
+            self._metrics.waiting.set(sum(not order.streams for order in self._desk.orders))
             kind = b"text/plain; version=0.0.4; charset=utf-8"
             await reply.whole(200, self._metrics.render(), kind=kind)
         elif path == "/v1/models":
@@ -87,10 +93,52 @@ class App:
 
     async def _post(self, order: Order, receive: Receive, reply: Reply, kind: Kind) -> None:
         reply.on_block = order.blocked
-        body = await _body(receive, self._config.max_body_bytes, reply)
-        if body is None:
-            return
-        work = asyncio.create_task(self._work(kind, body, order, reply))
+        try:
+            try:
+                order.body = await self._body(receive)
+            except Refusal as refusal:
+                order.outcome = _outcome(refusal)
+                await reply.refuse(refusal)
+            except ConnectionResetError:
+                order.outcome = "client_gone"
+            else:
+                await self._work_unless_gone(order, receive, reply, kind)
+        finally:
+            self._metrics.requests.labels(order.outcome or "failed").inc()
+            if order.outcome == "ok":
+                self._metrics.whole.observe(time.monotonic() - order.began)
+            order.log(reply.status)
+
+    async def _body(self, receive: Receive) -> bytes:
+        """The request's body; raises Refusal, or ConnectionResetError when the client is gone."""
+        parts: list[bytes] = []
+        size, limit = 0, self._config.body_limit
+        try:
+            async with asyncio.timeout(BODY_PATIENCE_S):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ConnectionResetError
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    self._on_the_way += len(parts[-1])
+                    if size > limit:
+                        words = f"the body exceeds {limit} bytes"
+                        raise Refusal(413, words, code="body_too_large")
+                    if self._on_the_way > BODIES * limit:
+                        words = "too many large bodies are on their way"
+                        raise Refusal(429, words, code="overloaded", retry_after=1)
+                    if not message.get("more_body"):
+                        return b"".join(parts)
+        except TimeoutError:
+            raise Refusal(408, "the body did not come", code="timeout") from None
+        finally:
+            self._on_the_way -= size
+
+    async def _work_unless_gone(
+        self, order: Order, receive: Receive, reply: Reply, kind: Kind
+    ) -> None:
+        work = asyncio.create_task(self._work(kind, order, reply))
         gone = asyncio.create_task(_gone(receive))
         order.task = work
         self._desk.orders.add(order)
@@ -104,17 +152,14 @@ class App:
             work.cancel()
             gone.cancel()
             self._desk.orders.discard(order)
-            self._metrics.requests.labels(order.outcome or "failed").inc()
-            self._metrics.whole.observe(asyncio.get_running_loop().time() - order.began)
-            order.log(reply.status)
 
-    async def _work(self, kind: Kind, body: bytes, order: Order, reply: Reply) -> None:
+    async def _work(self, kind: Kind, order: Order, reply: Reply) -> None:
         try:
             self._refuse_unless_ready()
-            await self._desk.serve(kind, body, order, reply)
+            await self._desk.serve(kind, order, reply)
             order.outcome = "ok"
         except Refusal as refusal:
-            order.outcome = {429: "overloaded", 503: "unavailable"}.get(refusal.status, "refused")
+            order.outcome = _outcome(refusal)
             await reply.refuse(refusal)
         except EngineBroke as error:
             order.outcome = "engine_failed"
@@ -141,32 +186,15 @@ class App:
             raise unavailable(f"not serving: {now}", code=now, retry_after=wait)
 
 
+def _outcome(refusal: Refusal) -> str:
+    return {429: "overloaded", 503: "unavailable"}.get(refusal.status, "refused")
+
+
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and REQUEST_ID.match(given := str(value, "latin-1")):
             return given
     return uuid.uuid4().hex
-
-
-async def _body(receive: Receive, limit: int, reply: Reply) -> bytes | None:
-    """The request's body; ``None`` when it was refused or the client went away."""
-    parts, size = [], 0
-    while True:
-        try:
-            message = await asyncio.wait_for(receive(), BODY_PATIENCE_S)
-        except TimeoutError:
-            await reply.refuse(Refusal(408, "the body did not come", code="timeout"))
-            return None
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            words = f"the body exceeds {limit} bytes"
-            await reply.refuse(Refusal(413, words, code="body_too_large"))
-            return None
-        if not message.get("more_body"):
-            return b"".join(parts)
 
 
 async def _gone(receive: Receive) -> None:

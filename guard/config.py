@@ -19,6 +19,8 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
 Instance = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[0-9]+(\.[0-9]+)?$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/")]
 EngineVariable = Annotated[str, StringConstraints(pattern=r"^(MLX|NCCL|OMP|CUDA)_[A-Z0-9_]+$")]
+BODY_BYTES = 256 << 10  # of a request without a prompt: tools, settings, the frame of messages
+TOKEN_BYTES = 32  # of a prompt, for each token; a character escaped as JSON takes up to 12
 
 
 class ConfigError(Exception):
@@ -115,10 +117,16 @@ class Config(Section):
     slow_client_s: Annotated[float, Field(gt=0)] = 60.0
     """How long a client's full buffer is waited for."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 8 << 20
+    """At most; a short context lets in less (``body_limit``)."""
     engine_environment: dict[EngineVariable, str] = {}
     """More of MLX's, NCCL's or CUDA's variables for the engine."""
     group: Group | None = None
     """For a rank of several; ranks above 0 have no API."""
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes of a request's body: what fills the context is shorter, escaped as JSON or not."""
+        return min(self.max_body_bytes, BODY_BYTES + TOKEN_BYTES * self.context_tokens)
 
 
 def load(path: Path) -> Config:

@@ -43,26 +43,39 @@ class Desk:
         self.fingerprint = ""
         self.orders: set[Order] = set()
 
-    async def serve(self, kind: Kind, body: bytes, order: Order, reply: Reply) -> None:
+    async def serve(self, kind: Kind, order: Order, reply: Reply) -> None:
         """Answer one request; raises Refusal or EngineBroke before or within the answer."""
-        if self.facts is None:
-            raise unavailable("not ready", retry_after=5)
-        self.places.turn_away_if_full()
+        with self.places.admitted():
+            request = self._read(kind, order.take_body())
+            await self._answer(kind, request, order, reply)
+
+    def _read(self, kind: Kind, body: bytes) -> schema.ChatRequest | schema.CompletionRequest:
         table = fields.CHAT if kind == "chat" else fields.COMPLETION
         given = fields.refuse_what_is_refused(strict_json.parse(body), table)
         self._is_ours(given)
-        request: schema.ChatRequest | schema.CompletionRequest
-        context = self._config.context_tokens
         if kind == "chat":
-            chat = request = schema.check_chat(given)
-            prompts = [await translate.chat(chat, self.facts, self._tokenizer, context)]
+            return schema.check_chat(given)
+        translate.refuse_long_lists(given.get("prompt"), self._config.context_tokens)
+        return schema.check_completion(given)
+
+    async def _answer(
+        self,
+        kind: Kind,
+        request: schema.ChatRequest | schema.CompletionRequest,
+        order: Order,
+        reply: Reply,
+    ) -> None:
+        if self.facts is None:
+            raise unavailable("not ready", retry_after=5)
+        context = self._config.context_tokens
+        if isinstance(request, schema.ChatRequest):
+            prompts = [await translate.chat(request, self.facts, self._tokenizer, context)]
             echo = False
-            scored = chat.logprobs
-            most_calls = _most_calls(chat)
+            scored = request.logprobs
+            most_calls = _most_calls(request)
         else:
-            text = request = schema.check_completion(given)
-            prompts = await translate.completions(text, self.facts, self._tokenizer, context)
-            echo, scored, most_calls = text.echo, text.logprobs is not None, 0
+            prompts = await translate.completions(request, self.facts, self._tokenizer, context)
+            echo, scored, most_calls = request.echo, request.logprobs is not None, 0
         order.streaming = request.stream
         order.prompt_tokens = sum(count for _, count in prompts)
         asks = [pair for pair in prompts for _ in range(request.n)]

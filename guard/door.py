@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -18,6 +21,9 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BACKLOG = 1024
+FLUSH_S = 2.0  # for answers that are written but not yet taken, when nothing is left to wait for
+HEAD_PATIENCE_S = 30.0  # from the first byte of a request, or from the connection, to its headers
+HEAD_BYTES = 65_536
 
 
 def listen(path: Path) -> socket.socket:
@@ -33,6 +39,69 @@ def listen(path: Path) -> socket.socket:
     return sock
 
 
+class Connection(HttpToolsProtocol):
+    """uvicorn's, with bounds that it has not: on connections, on heads, on requests at once."""
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2  # the engine's need descriptors, too
+    _head = 0  # bytes of a request's head so far
+    _refused = False  # what comes is not looked at any more, but for its end
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if len(self.connections) >= self.most:
+            self.transport = transport
+            transport.abort()
+            return
+        super().connection_made(transport)
+        self._wait_for_a_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._have_a_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._patience is not None:
+            self._head += len(data)
+        super().data_received(data)
+        if self._patience is not None and self._head > HEAD_BYTES:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._wait_for_a_head()
+
+    def on_headers_complete(self) -> None:
+        self._have_a_head()
+        if self.cycle is not None and not self.cycle.response_complete:
+            # One more before the first is answered: uvicorn would stop reading until then, and so
+            # not see that the client goes. The connection ends with the answer to the first, and
+            # the client asks again (RFC 9112, 9.3.2).
+            self.cycle.keep_alive = False
+            self._refused = True
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            super().on_message_complete()
+
+    def _wait_for_a_head(self) -> None:
+        self._have_a_head()
+        self._patience = self.loop.call_later(HEAD_PATIENCE_S, self.transport.abort)
+
+    def _have_a_head(self) -> None:
+        self._head = 0
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+
 class Door(uvicorn.Server):
     """uvicorn without its signal handlers: the guard decides when to leave."""
 
@@ -40,7 +109,7 @@ class Door(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application,
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -49,9 +118,13 @@ class Door(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=75,  # longer than a balancer keeps its own side idle
-                timeout_graceful_shutdown=2,
             )
         )
+
+    def close(self, *, within_s: float) -> None:
+        """End, once what was answered is taken, or after so long."""
+        self.config.timeout_graceful_shutdown = max(FLUSH_S, within_s)  # type: ignore[assignment]
+        self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ FAREWELL_S = 1.0  # for the last words to clients in flight
 async def drain(parts: Parts) -> None:
     parts.state.move("draining")
     parts.notifier.stopping(parts.state.words)
-    deadline = time.monotonic() + parts.config.stop_timeout_s
+    deadline = parts.drained_by = time.monotonic() + parts.config.stop_timeout_s
     if parts.follower and parts.link is not None:
         parts.link.tell_leaving()
         # Rank 0 closes the link when it has drained.

@@ -49,7 +49,7 @@ class Metrics:
             return Histogram(name, text, names, registry=registry, buckets=buckets).labels(*values)
 
         self.running = gauge("vllm:num_requests_running", "Sequences in the engine.")
-        self.waiting = gauge("vllm:num_requests_waiting", "Sequences waiting for a place.")
+        self.waiting = gauge("vllm:num_requests_waiting", "Requests waiting for a place.")
         self.prompt_tokens = counter("vllm:prompt_tokens", "Prompt tokens processed.")
         self.generated_tokens = counter("vllm:generation_tokens", "Tokens generated.")
         self.prefix_queries = counter("vllm:prefix_cache_queries", "Prompt tokens looked up.")

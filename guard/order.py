@@ -19,6 +19,7 @@ class Order:
     id: str
     path: str
     began: float = field(default_factory=time.monotonic)
+    body: bytes = field(default=b"", repr=False)
     task: asyncio.Task[None] | None = None
     verdict: Refusal | None = None
     outcome: str = ""
@@ -32,6 +33,11 @@ class Order:
     queue_s: float = 0.0
     first_token_s: float | None = None
     finish: str = ""
+
+    def take_body(self) -> bytes:
+        """Its megabytes are nobody's once they were read."""
+        body, self.body = self.body, b""
+        return body
 
     def blocked(self, since: float | None) -> None:
         self.blocked_since = since

@@ -57,6 +57,8 @@ class Parts:
         """A rank above 0: it serves nobody, and rank 0 says when the group is ready."""
         self.process: EngineProcess | None = None
         self.stopped_since: float | None = None
+        self.drained_by = 0.0
+        """Until when, by the monotonic clock, what was accepted may take; 0: at once."""
 
     def leave(self) -> None:
         self.leaving.set()

@@ -1,4 +1,8 @@
-"""JSON as the standard has it, within bounds; what parsers read differently is refused."""
+"""JSON as the standard has it, within bounds; what parsers read differently is refused.
+
+Bounds are kept where the parser itself calls back or by one pass of C code: what was done for each
+number of a body of megabytes held the event loop up for seconds.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,12 @@ import json
 import math
 from typing import Any
 
-from guard.errors import bad_request
+from guard.errors import Refusal, bad_request
 
 MAX_DEPTH = 64  # tool schemas nest deep; 20 is common
-MAX_DIGITS = 40  # longer than any number that means something here
+MAX_DIGITS = 40  # of a fraction: longer than any that means something here
+MAX_CONTAINERS = 65_536  # objects and lists; a conversation of 16,384 messages in parts has 50,000
+CONTAINERS = frozenset({dict, list})
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -17,7 +23,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
     Refused: other encodings than UTF-8, duplicate keys (parsers differ in which one counts), NaN
     and infinities, numbers beyond a double or of absurd length, lone surrogates (no UTF-8, so no
-    tokenizer takes them), nesting beyond MAX_DEPTH.
+    tokenizer takes them), nesting beyond MAX_DEPTH, more than MAX_CONTAINERS objects and lists.
     """
     try:
         text = body.decode("utf-8")
@@ -25,20 +31,17 @@ def parse(body: bytes) -> dict[str, Any]:
         raise bad_request(f"the body is not UTF-8: byte {error.start}") from None
     try:
         value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_float=_float,
-            parse_int=_int,
+            text, object_pairs_hook=_Objects(), parse_constant=_constant, parse_float=_float
         )
     except json.JSONDecodeError as error:
         raise bad_request(f"the body is not JSON: {error.msg} at {error.pos}") from None
     except RecursionError:
         raise bad_request(f"the body nests deeper than {MAX_DEPTH}") from None
+    except ValueError:  # Python's own limit of digits (sys.set_int_max_str_digits)
+        raise bad_request("a number is out of range") from None
     if not isinstance(value, dict):
         raise bad_request("the body must be a JSON object")
-    if _too_deep(value):
-        raise bad_request(f"the body nests deeper than {MAX_DEPTH}")
+    _refuse_what_is_too_much(value)
     if "\\u" in text:  # only an escape can make a lone surrogate
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -47,13 +50,24 @@ def parse(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise bad_request(f"the key `{twice[:80]}` stands twice in one object")
-    return value
+class _Objects:
+    """What the parser calls with each object's keys and values."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        self._seen += 1
+        if self._seen > MAX_CONTAINERS:
+            raise _too_many()
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            before: set[str] = set()
+            for key, _ in pairs:
+                if key in before:
+                    raise bad_request(f"the key `{key[:80]}` stands twice in one object")
+                before.add(key)
+        return value
 
 
 def _constant(name: str) -> Any:  # noqa: ANN401 - the json module's own signature
@@ -67,21 +81,23 @@ def _float(digits: str) -> float:
     return value
 
 
-def _int(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise bad_request(f"the number {digits[:MAX_DIGITS]} is out of range")
-    return int(digits)
-
-
-def _too_deep(value: Any) -> bool:  # noqa: ANN401 - any JSON
-    level = [value]
+def _refuse_what_is_too_much(value: dict[str, Any]) -> None:
+    level: list[Any] = [value]
+    containers = 1
     for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return False
-    return True
+        within: list[Any] = []
+        for outer in level:
+            values = outer.values() if isinstance(outer, dict) else outer
+            if not CONTAINERS.isdisjoint(map(type, values)):
+                within += [inner for inner in values if type(inner) in CONTAINERS]
+        if not within:
+            return
+        level = within
+        containers += len(level)
+        if containers > MAX_CONTAINERS:
+            raise _too_many()
+    raise bad_request(f"the body nests deeper than {MAX_DEPTH}")
+
+
+def _too_many() -> Refusal:
+    return bad_request(f"the body has more than {MAX_CONTAINERS} objects and lists")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 from guard.config import Config
@@ -42,7 +43,7 @@ async def supervise(config: Config, notifier: Notifier) -> int:
         await parts.tokenizer.close()
         if parts.link is not None:
             await parts.link.close()
-        door.should_exit = True
+        door.close(within_s=parts.drained_by - time.monotonic())
         await serving
         beat.cancel()
     return 0

@@ -6,8 +6,8 @@ from typing import Any
 
 from guard.ask import Ask
 from guard.errors import bad_request
-from guard.schema import ChatRequest, CompletionRequest, Request
-from guard.tokenizer import Tokenizer, TokenizerFacts
+from guard.schema import MAX_SEQUENCES, ChatRequest, CompletionRequest, Request
+from guard.tokenizer import Tokenizer, TokenizerFacts, too_long
 
 GREEDY_BELOW = 1e-3  # dividing logits by less overflows them
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
@@ -92,7 +92,7 @@ async def chat(
     if tools and not facts.tools:
         raise bad_request("this model does not call tools", param="tools")
     plain, arguments = messages(request), template_arguments(request, facts)
-    count = await tokenizer.count_chat(plain, tools or None, arguments)
+    count = await tokenizer.count_chat(plain, tools or None, arguments, most=context_tokens)
     limit = request.max_completion_tokens or request.max_tokens
     ask = Ask(
         messages=plain,
@@ -106,6 +106,14 @@ async def chat(
     return ask, count
 
 
+def refuse_long_lists(prompt: object, context_tokens: int) -> None:
+    """A prompt of more token ids than the context has, before each of them is looked at."""
+    lists = [prompt, *prompt[:MAX_SEQUENCES]] if isinstance(prompt, list) else []
+    longest = max((len(ids) for ids in lists if isinstance(ids, list)), default=0)
+    if longest > context_tokens:
+        raise too_long(context_tokens, str(longest))
+
+
 async def completions(
     request: CompletionRequest, facts: TokenizerFacts, tokenizer: Tokenizer, context_tokens: int
 ) -> list[tuple[Ask, int]]:
@@ -116,7 +124,7 @@ async def completions(
             if max(prompt) >= facts.vocabulary:
                 raise bad_request("`prompt`: not a token of this model", param="prompt")
             prompt = await tokenizer.text_of(prompt)  # noqa: PLW2901 - the same prompt, as text
-        count = await tokenizer.count_text(prompt)
+        count = await tokenizer.count_text(prompt, most=context_tokens)
         limit = request.max_tokens or COMPLETION_TOKENS
         ask = Ask(
             prompt=prompt,
@@ -135,9 +143,5 @@ def _room(prompt_tokens: int, limit: int | None, context_tokens: int) -> int:
         raise bad_request("the prompt is empty")
     asked = limit or 1
     if prompt_tokens + asked > context_tokens:
-        raise bad_request(
-            f"this model's maximum context length is {context_tokens} tokens; the request has "
-            f"{prompt_tokens} in its prompt and {asked} to generate",
-            code="context_length_exceeded",
-        )
+        raise too_long(context_tokens, str(prompt_tokens), asked)
     return limit or context_tokens - prompt_tokens

@@ -15,6 +15,7 @@ from guard.vitals import Hung, Stream
 HEALTH_S = 1.0  # between two questions whether its generation thread lives
 HEALTH_PATIENCE_S = 10.0  # it answered in 4 ms during the longest prefill
 EXIT_S = 0.2  # a connection breaks a moment before its process is known to be dead
+TOKENIZER_FAILURES = 3  # in a row; no request can be answered without it
 STOPPED_S = 2.0  # a process stopped by a signal for this long is no debugger's visit
 
 
@@ -37,6 +38,8 @@ async def watch(parts: Parts) -> None:
                 judge_process(parts, now)  # whose word says more, if it is dead
                 raise Failed(wrong)
             judge_streams(parts, now)
+            if parts.tokenizer.failures >= TOKENIZER_FAILURES:
+                raise Failed("the tokenizer failed, and again when it was started anew")
             if parts.desk.orders:
                 idle_since = now
             if probing is not None and probing.done():
@@ -92,7 +95,11 @@ def judge_streams(parts: Parts, now: float) -> None:
 
 
 async def probe(parts: Parts) -> None:
-    """A token from the prompt and one decoded, judged like any other stream."""
+    """A token from the prompt and one decoded, judged like any other stream; its prompt counted."""
+    try:
+        await parts.tokenizer.count_text("1", most=1)
+    except Refusal as refusal:
+        raise Failed(f"the probe failed: {refusal}") from None
     stream = Stream(1, time.monotonic())
     parts.vitals.enter(stream, stream.entered)
     try:

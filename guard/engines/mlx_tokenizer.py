@@ -4,7 +4,7 @@ Runs under the runtime's Python, without MLX (whose import on CUDA takes memory 
 package ``mlx_lm`` is stood in for by its folder, so that ``mlx_lm.tokenizer_utils`` and the tool
 parsers load and the package's own ``__init__``, which imports MLX, does not run.
 
-One JSON object a line on stdin, one a line on stdout, in order.
+One JSON object a line on stdin, one a line on stdout, in order; first one with what it found.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
+CHARACTERS = 8  # a token of text has fewer on average, in whatever language
+
+
+class BeyondError(Exception):
+    """More tokens than may be."""
 
 
 class Counter:
@@ -37,7 +42,7 @@ class Counter:
         text = config.get("text_config", {})
         self._vocabulary = int(config.get("vocab_size") or text.get("vocab_size") or 0)
 
-    def facts(self, _: dict[str, Any]) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         template = getattr(self._tokenizer, "chat_template", None) or ""
         words = set(re.findall(r"[a-z_]+", template if isinstance(template, str) else ""))
         known = {"enable_thinking", "thinking", "reasoning_effort"}
@@ -57,6 +62,7 @@ class Counter:
                 message["content"] = "".join(part["text"] for part in content)
             elif content is None:
                 message["content"] = ""
+            self._give_up_what_cannot_fit(message["content"], ask["most"])
             for call in message.get("tool_calls") or ():
                 call["function"]["arguments"] = json.loads(call["function"]["arguments"])
         arguments = {"tools": ask.get("tools"), "tokenize": True, **ask["template_arguments"]}
@@ -73,6 +79,7 @@ class Counter:
         return {"tokens": len(prompt)}
 
     def text(self, ask: dict[str, Any]) -> dict[str, Any]:
+        self._give_up_what_cannot_fit(ask["prompt"], ask["most"])
         return {"tokens": len(self._tokenizer.encode(ask["prompt"]))}
 
     def untoken(self, ask: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +89,13 @@ class Counter:
             raise ValueError("these token ids are not what the engine would read from their text")
         return {"text": text}
 
+    def _give_up_what_cannot_fit(self, text: str, most: int) -> None:
+        """A text of megabytes would keep all others waiting for seconds: its beginning will do."""
+        start = text[: CHARACTERS * most]
+        # Where it was cut, a token or two may be others.
+        if len(start) < len(text) and (tokens := len(self._tokenizer.encode(start))) > most + 8:
+            raise BeyondError(tokens)
+
     def pieces(self, ask: dict[str, Any]) -> dict[str, Any]:
         return {"pieces": [self._tokenizer.decode([token]) for token in ask["ids"]]}
 
@@ -90,16 +104,19 @@ def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     counter = Counter(Path(sys.argv[1]))
     operations = {
-        "facts": counter.facts,
         "chat": counter.chat,
         "text": counter.text,
         "untoken": counter.untoken,
         "pieces": counter.pieces,
     }
+    sys.stdout.write(json.dumps(counter.facts()) + "\n")
+    sys.stdout.flush()
     for line in sys.stdin.buffer:
         ask = json.loads(line)
         try:
             answer = operations[ask["op"]](ask)
+        except BeyondError as beyond:
+            answer = {"beyond": beyond.args[0]}
         except Exception as error:  # noqa: BLE001 - templates raise anything; the client is told
             answer = {"refused": f"{type(error).__name__}: {error}"[:500]}
         sys.stdout.write(json.dumps(answer) + "\n")

@@ -102,10 +102,10 @@ def test_places_are_given_in_order_and_refused_beyond_the_queue() -> None:
         inside = asyncio.Event()
 
         async def one(number: int) -> None:
-            places.turn_away_if_full()
-            async with places.place():
-                order.append(number)
-                await inside.wait()
+            with places.admitted():
+                async with places.place():
+                    order.append(number)
+                    await inside.wait()
 
         tasks = [asyncio.create_task(one(0))]
         await asyncio.sleep(0)
