@@ -36,10 +36,11 @@ class Strict(BaseModel):
     @classmethod
     def _without_nulls(cls, value: Any) -> Any:  # noqa: ANN401 - any JSON
         if isinstance(value, dict):
-            if len(value) > len(cls.model_fields):
-                unknown = next(key for key in value if key not in cls.model_fields)
+            given = {key: inner for key, inner in value.items() if inner is not None}
+            if len(given) > len(cls.model_fields):
+                unknown = next(key for key in given if key not in cls.model_fields)
                 raise ValueError(f"`{unknown[:200]}` is not known here")
-            return {key: inner for key, inner in value.items() if inner is not None}
+            return given
         return value
 
 
