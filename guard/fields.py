@@ -21,6 +21,10 @@ class Field:
     harmless: tuple[object, ...] = ()
     """Values of a refused field that ask for nothing, so that they pass."""
 
+    def is_harmless(self, value: object) -> bool:
+        """With its type: Python's ``True == 1`` is not JSON's."""
+        return any(type(value) is type(one) and value == one for one in self.harmless)
+
 
 COMMON: dict[str, Field] = {
     "model": Field("done", "must be the served name (else 404); the engine never sees it"),
@@ -96,7 +100,7 @@ def refuse_what_is_refused(body: dict[str, Any], table: dict[str, Field]) -> dic
         field = table.get(name)
         if field is None:
             raise bad_request(f"unrecognized request argument: `{name[:80]}`", param=name[:80])
-        if (field.fate == "refused" or field.harmless) and value not in field.harmless:
+        if (field.fate == "refused" or field.harmless) and not field.is_harmless(value):
             raise bad_request(f"`{name}` is not supported with this value: {field.why}", param=name)
         if field.fate != "refused":
             kept[name] = value

@@ -150,11 +150,17 @@ Message = Annotated[
 ]
 
 
+def _not_strict(strict: bool) -> bool:  # noqa: FBT001 - pydantic's
+    if strict:
+        raise ValueError("the engine cannot hold a call's arguments to a schema")
+    return strict
+
+
 class Function(Strict):
     name: FunctionName
     description: Text | None = None
     parameters: dict[str, Any] | None = None
-    strict: Literal[False] | None = None  # true would promise what the engine cannot keep
+    strict: Annotated[bool, AfterValidator(_not_strict)] | None = None
 
 
 class Tool(Strict):

@@ -147,3 +147,13 @@ def test_the_documented_table_is_the_code() -> None:
         section = text.split(f"<!-- fields: {title} -->")[1].split("<!-- end -->")[0]
         rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", section, re.MULTILINE)
         assert rows == [(name, field.fate, field.why) for name, field in table.items()]
+
+
+@pytest.mark.parametrize(("name", "value"), [("best_of", True), ("best_of", 1.0), ("store", 0)])
+def test_what_only_equals_a_harmless_value_is_refused(name: str, value: object) -> None:
+    """In Python ``True == 1``; in JSON they are two things."""
+    table = fields.COMPLETION if name in fields.COMPLETION else fields.CHAT
+    for harmless in table[name].harmless:
+        assert fields.refuse_what_is_refused({name: harmless}, table) == {}
+    with pytest.raises(Refusal, match=name):
+        fields.refuse_what_is_refused({name: value}, table)

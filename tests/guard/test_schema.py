@@ -72,3 +72,14 @@ def test_an_unknown_key_with_a_value_is_refused_by_its_name(nulls: int) -> None:
     many = SAID | {f"x{at}": None for at in range(nulls)} | {f"y{at}": 0 for at in range(MANY)}
     with pytest.raises(Refusal, match="`y0`"):
         check_chat({"model": "m", "messages": [many]})
+
+
+@pytest.mark.parametrize("strict", [True, 0, 1])
+def test_a_strict_tool_is_refused(strict: object) -> None:
+    """``false`` asks for nothing and passes; 0 is no ``false``."""
+    tool = {"type": "function", "function": {"name": "weather", "strict": False}}
+    body = {"model": "m", "messages": [SAID], "tools": [tool]}
+    assert check_chat(body).tools is not None
+    tool["function"]["strict"] = strict
+    with pytest.raises(Refusal, match="strict"):
+        check_chat(body)
