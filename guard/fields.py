@@ -48,7 +48,7 @@ COMMON: dict[str, Field] = {
 CHAT: dict[str, Field] = COMMON | {
     "messages": Field("passed", "text only; `developer` becomes `system`; arguments must be JSON"),
     "max_completion_tokens": Field("passed", "wins over `max_tokens`"),
-    "logprobs": Field("done", "on streams too, with OpenAI's tokens and bytes"),
+    "logprobs": Field("done", "on streams too; `bytes` are null for a part of a character"),
     "top_logprobs": Field("done", "0 to 10 (the engine's limit), aligned with the sampled tokens"),
     "tools": Field("passed", "refused where the model's template knows none"),
     "tool_choice": Field(
