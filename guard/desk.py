@@ -145,9 +145,10 @@ class Desk:
                 )
                 async with aclosing(events):
                     async for event in events:
+                        if echo and ask.prompt and not isinstance(event, Progress):
+                            yield Delta(ask.prompt)
+                            echo = False
                         if isinstance(event, Delta):
-                            if echo and ask.prompt and not tokens:
-                                yield Delta(ask.prompt)
                             tokens += max(1, len(event.scored))
                         elif isinstance(event, Usage):
                             tokens = event.completion

@@ -125,6 +125,21 @@ def test_stop_ends_where_the_text_begins(client: openai.OpenAI) -> None:
     assert streamed == stopped.text
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("first", ["256", "65"])
+def test_the_prompt_is_echoed_where_nothing_follows(
+    client: openai.OpenAI,
+    first: str,
+    stream: bool,  # noqa: FBT001
+) -> None:
+    """The end comes first, or a stop text."""
+    asked = {"model": "tiny", "prompt": "ab", "logit_bias": {first: 100}, "stop": "A"}
+    assert client.completions.create(**asked).choices[0].text == ""
+    answer = client.completions.create(**asked, echo=True, stream=stream)
+    chunks = list(answer) if stream else [answer]
+    assert "".join(chunk.choices[0].text for chunk in chunks) == "ab"
+
+
 def test_tools_are_taken_and_conversations_with_calls_go_on(client: openai.OpenAI) -> None:
     """A random model calls nothing; the template takes the tools, the call and its result."""
     call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
