@@ -153,6 +153,7 @@ class Desk:
                         elif isinstance(event, Usage):
                             tokens = event.completion
                             order.cached_tokens += event.cached
+                            self._metrics.prefix_queries.inc(prompt_tokens)
                             self._metrics.prefix_hits.inc(event.cached)
                             if event.prompt != prompt_tokens:
                                 self._metrics.miscounted.inc()
@@ -163,7 +164,6 @@ class Desk:
                 self._metrics.generated_tokens.inc(tokens)
                 if stream.answering:
                     self._metrics.prompt_tokens.inc(prompt_tokens)
-                    self._metrics.prefix_queries.inc(prompt_tokens)
 
     async def _watched(self, ask: Ask, stream: Stream) -> AsyncGenerator[Event]:
         async with aclosing(self._engine.generate(ask)) as events:

@@ -29,7 +29,9 @@ class Field:
 COMMON: dict[str, Field] = {
     "model": Field("done", "must be the served name (else 404); the engine never sees it"),
     "stream": Field("done", "the engine is always asked to stream, so that every token is a sign"),
-    "stream_options": Field("done", "`include_usage` is answered from the engine's own count"),
+    "stream_options": Field(
+        "done", "`include_usage`: the engine's own count (the guard's after a stop text)"
+    ),
     "max_tokens": Field("passed", "absent: what the context leaves (chat), 16 (completions)"),
     "temperature": Field("translated", "absent: 1; below 0.001 greedy; rounded to 0.01"),
     "top_p": Field("translated", "absent: 1; 0 means greedy (the engine reads 0 as off)"),

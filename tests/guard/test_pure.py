@@ -15,7 +15,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from openai.types.completion_create_params import CompletionCreateParamsBase as TextParams
 
 from guard import fields, schema
-from guard.ask import Delta, Event, Finish, Scored, Usage
+from guard.ask import Delta, Event, Finish, Progress, Scored, Usage
 from guard.errors import Refusal
 from guard.places import Places
 from guard.shape import shaped
@@ -61,10 +61,19 @@ def _shape(*events: Event, stops: tuple[str, ...] = (), most_calls: int = 0) -> 
 
 
 def test_a_stop_across_two_deltas_ends_the_sequence() -> None:
-    """What was held back is never sent, the rest is called off, the count is our own."""
-    assert _shape(Delta("one E"), Delta("ND two"), Delta("x"), stops=("END",)) == [
-        Delta("one "), Finish("stop"), Usage(7, 2),
+    """What was held back is never sent, and the rest is called off."""
+    assert _shape(Delta("one E"), Delta("ND two"), Delta("x"), stops=("END",))[:2] == [
+        Delta("one "), Finish("stop"),
     ]  # fmt: skip
+
+
+def test_a_stop_is_counted_by_tokens_and_by_what_the_prompt_left_to_process() -> None:
+    """A text may be of several tokens; and the engine's own count comes at its end only."""
+    a, b, c = (Scored(token, -1.0) for token in range(3))
+    signs = (Progress(2, 5), Progress(5, 5), Progress())
+    stop = Delta("ND", scored=(c,))
+    told = _shape(*signs, Delta("é E", scored=(a, b)), stop, Delta("x"), stops=("END",))
+    assert told == [*signs, Delta("é ", scored=(a, b)), Finish("stop"), Usage(7, 3, 2)]
 
 
 def test_scores_go_with_the_text_and_the_end_token_has_none() -> None:
