@@ -81,7 +81,7 @@ class Desk:
             self._sequence(ask, count, order, stops=request.stops, most_calls=most_calls, echo=echo)
             for ask, count in asks
         ]
-        last = 0.0
+        last: dict[int, float] = {}
         async with aclosing(merged(sequences)) as events:
             async for index, event in events:
                 if not isinstance(event, Progress):
@@ -89,9 +89,9 @@ class Desk:
                     if order.first_token_s is None:
                         order.first_token_s = now - order.began
                         self._metrics.first_token.observe(order.first_token_s)
-                    elif isinstance(event, Delta):
-                        self._metrics.between_tokens.observe(now - last)
-                    last = now
+                    if index in last and isinstance(event, Delta):
+                        self._metrics.between_tokens.observe(now - last[index])
+                    last[index] = now
                 await writer.take(index, event)
         for choice in choices:
             if choice.finish is None:
