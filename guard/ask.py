@@ -24,6 +24,7 @@ class Ask:
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = field(default_factory=dict)
     logprobs: bool = False
+    """Whether Deltas have scores: for the client, or to count the tokens before a stop text."""
     top_logprobs: int = 0
 
 
@@ -38,7 +39,8 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The engine lives: ``done`` of ``total`` prompt tokens, or a token that made no text."""
+    """The engine lives: a token that made no text, or of the ``total`` prompt tokens that it did
+    not have kept, ``done`` are processed."""
 
     done: int = 0
     total: int = 0
@@ -63,7 +65,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The engine's own count of tokens."""
+    """The engine's own count of tokens, or the guard's where a stop text cut the answer."""
 
     prompt: int
     completion: int

@@ -94,7 +94,7 @@ class Desk:
             self._sequence(ask, count, order, stops=request.stops, most_calls=most_calls, echo=echo)
             for ask, count in asks
         ]
-        last = 0.0
+        last: dict[int, float] = {}
         async with aclosing(merged(sequences)) as events:
             async for index, event in events:
                 if not isinstance(event, Progress):
@@ -102,9 +102,9 @@ class Desk:
                     if order.first_token_s is None:
                         order.first_token_s = now - order.began
                         self._metrics.first_token.observe(order.first_token_s)
-                    elif isinstance(event, Delta):
-                        self._metrics.between_tokens.observe(now - last)
-                    last = now
+                    if index in last and isinstance(event, Delta):
+                        self._metrics.between_tokens.observe(now - last[index])
+                    last[index] = now
                 await writer.take(index, event)
         for choice in choices:
             if choice.finish is None:
@@ -158,13 +158,15 @@ class Desk:
                 )
                 async with aclosing(events):
                     async for event in events:
+                        if echo and ask.prompt and not isinstance(event, Progress):
+                            yield Delta(ask.prompt)
+                            echo = False
                         if isinstance(event, Delta):
-                            if echo and ask.prompt and not tokens:
-                                yield Delta(ask.prompt)
                             tokens += max(1, len(event.scored))
                         elif isinstance(event, Usage):
                             tokens = event.completion
                             order.cached_tokens += event.cached
+                            self._metrics.prefix_queries.inc(prompt_tokens)
                             self._metrics.prefix_hits.inc(event.cached)
                             if event.prompt != prompt_tokens:
                                 self._metrics.miscounted.inc()
@@ -175,7 +177,6 @@ class Desk:
                 self._metrics.generated_tokens.inc(tokens)
                 if stream.answering:
                     self._metrics.prompt_tokens.inc(prompt_tokens)
-                    self._metrics.prefix_queries.inc(prompt_tokens)
 
     async def _watched(self, ask: Ask, stream: Stream) -> AsyncGenerator[Event]:
         async with aclosing(self._engine.generate(ask)) as events:

@@ -19,9 +19,11 @@ ALIVE = b": alive\n\n"
 
 @dataclass(slots=True, kw_only=True)
 class Choice:
-    """One sequence as it grows."""
+    """One sequence: collected as it grows, or on a stream no more than its end needs."""
 
     index: int
+    offset: int = 0
+    """On a stream: characters of the scored tokens said so far."""
     text: str = ""
     reasoning: str = ""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
@@ -76,11 +78,14 @@ class Rendering:
             [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
         )
 
-    def part(self, index: int, delta: Delta, logprobs: list[dict[str, Any]] | None) -> bytes:
+    def part(
+        self, index: int, delta: Delta, logprobs: list[dict[str, Any]] | None, *, offset: int
+    ) -> bytes:
+        """``offset`` is where in the choice's text its first token begins."""
         choice: dict[str, Any] = {"index": index, "logprobs": None, "finish_reason": None}
         if self.kind == "text":
             choice["text"] = delta.text
-            choice["logprobs"] = None if logprobs is None else _legacy(logprobs)
+            choice["logprobs"] = None if logprobs is None else _legacy(logprobs, offset)
             return self._chunk([choice])
         inner: dict[str, Any] = {}
         if delta.text:
@@ -112,7 +117,7 @@ class Rendering:
             else {
                 "index": choice.index,
                 "text": choice.text,
-                "logprobs": _legacy(choice.logprobs) if scored else None,
+                "logprobs": _legacy(choice.logprobs, 0) if scored else None,
                 "finish_reason": choice.finish,
             }
             for choice in choices
@@ -155,13 +160,14 @@ def _token(piece: str, value: float) -> dict[str, Any]:
     return {
         "token": piece,
         "logprob": value if math.isfinite(value) else NEVER,
-        "bytes": list(piece.encode()),
+        # Of a part of a character the piece is U+FFFD, and which bytes those are nobody can tell.
+        "bytes": None if "\ufffd" in piece else list(piece.encode()),
     }
 
 
-def _legacy(logprobs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The format of completions, from that of chats."""
-    offsets, at = [], 0
+def _legacy(logprobs: list[dict[str, Any]], at: int) -> dict[str, Any]:
+    """The format of completions, from that of chats; the first token begins ``at``."""
+    offsets = []
     for token in logprobs:
         offsets.append(at)
         at += len(token["token"])

@@ -36,10 +36,11 @@ class Strict(BaseModel):
     @classmethod
     def _without_nulls(cls, value: Any) -> Any:  # noqa: ANN401 - any JSON
         if isinstance(value, dict):
-            if len(value) > len(cls.model_fields):
-                unknown = next(key for key in value if key not in cls.model_fields)
+            given = {key: inner for key, inner in value.items() if inner is not None}
+            if len(given) > len(cls.model_fields):
+                unknown = next(key for key in given if key not in cls.model_fields)
                 raise ValueError(f"`{unknown[:200]}` is not known here")
-            return {key: inner for key, inner in value.items() if inner is not None}
+            return given
         return value
 
 
@@ -149,11 +150,17 @@ Message = Annotated[
 ]
 
 
+def _not_strict(strict: bool) -> bool:  # noqa: FBT001 - pydantic's
+    if strict:
+        raise ValueError("the engine cannot hold a call's arguments to a schema")
+    return strict
+
+
 class Function(Strict):
     name: FunctionName
     description: Text | None = None
     parameters: dict[str, Any] | None = None
-    strict: Literal[False] | None = None  # true would promise what the engine cannot keep
+    strict: Annotated[bool, AfterValidator(_not_strict)] | None = None
 
 
 class Tool(Strict):

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from guard.ask import Delta, Event, Finish, Scored, Usage
+from guard.ask import Delta, Event, Finish, Progress, Scored, Usage
 from guard.stops import StopFilter
 
 
@@ -17,16 +17,18 @@ async def shaped(
 
     At most ``most_calls`` calls are passed on: a model calls tools unasked, too.  A call that is no
     JSON is lost in the engine, which says ``tool_calls`` all the same; without one it is ``stop``.
-    Ending early closes ``events``, which calls the engine off; the usage is then our own count.
+    Ending early closes ``events``, which calls the engine off before its own count.  Ours is as
+    exact: all tokens are scored where there are stop texts (half a character is a token without a
+    Delta), and of the prompt the engine says how much of it was not kept.
     """
     stop_filter = StopFilter(stops)
     scored: tuple[Scored, ...] = ()
     called = 0
-    tokens = 0
+    tokens, not_kept = 0, prompt_tokens
     async with aclosing(events) as source:
         async for event in source:
             if isinstance(event, Delta):
-                tokens += max(1, len(event.scored))
+                tokens += len(event.scored)
                 scored += event.scored
                 text, stopped = stop_filter.feed(event.text)
                 calls = event.tool_calls[: most_calls - called]
@@ -36,7 +38,7 @@ async def shaped(
                     scored = ()
                 if stopped:
                     yield Finish("stop")
-                    yield Usage(prompt_tokens, tokens)
+                    yield Usage(prompt_tokens, tokens, max(0, prompt_tokens - not_kept))
                     return
             elif isinstance(event, Finish):
                 if event.reason != "length":
@@ -45,4 +47,6 @@ async def shaped(
                     yield Delta(rest, scored=scored)
                 yield Finish("stop") if event.reason == "tool_calls" and not called else event
             else:
+                if isinstance(event, Progress) and event.total:
+                    not_kept = event.total
                 yield event

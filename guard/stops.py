@@ -17,10 +17,11 @@ class StopFilter:
         if not self._stops:
             return text, False
         text = self._held + text
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:
+        # The one that ends first (of several the longest), whatever pieces the text comes in.
+        met = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if met:
             self._held = ""
-            return text[: min(found)], True
+            return text[: min(met)[1]], True
         hold = max(_overlap(text, stop) for stop in self._stops)
         cut = len(text) - hold
         self._held = text[cut:]

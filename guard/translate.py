@@ -99,7 +99,7 @@ async def chat(
         tools=tools or None,
         template_arguments=arguments,
         max_tokens=_room(count, limit, context_tokens),
-        logprobs=request.logprobs,
+        logprobs=request.logprobs or bool(request.stops),
         top_logprobs=request.top_logprobs,
         **sampling(request, facts),
     )
@@ -129,7 +129,7 @@ async def completions(
         ask = Ask(
             prompt=prompt,
             max_tokens=_room(count, limit, context_tokens),
-            logprobs=request.logprobs is not None,
+            logprobs=request.logprobs is not None or bool(request.stops),
             top_logprobs=request.logprobs or 0,
             **sampling(request, facts),
         )

@@ -40,9 +40,12 @@ class Writer:
                 await self._alive(index)
             case Delta():
                 logprobs = await self._logprobs(event.scored) if self._scored else None
-                choice.add(event, logprobs or [])
-                if self._reply is not None:
-                    await self._say(index, self._answer.part(index, event, logprobs))
+                if self._reply is None:
+                    choice.add(event, logprobs or [])
+                else:
+                    part = self._answer.part(index, event, logprobs, offset=choice.offset)
+                    choice.offset += sum(len(token["token"]) for token in logprobs or ())
+                    await self._say(index, part)
             case Finish():
                 choice.finish = event.reason
                 if self._reply is not None:

@@ -126,6 +126,17 @@ class Instance:
     def engine_pid(self) -> int:
         return int(self.state()["engine_pid"])
 
+    def prefix_tokens(self) -> list[float]:
+        """Prompt tokens that were looked up among those kept, and found there."""
+        names = ("queries", "hits")
+        told = self.client.get("/metrics").text.splitlines()
+        return [
+            float(line.split()[-1])
+            for name in names
+            for line in told
+            if line.startswith(f"vllm:prefix_cache_{name}_total")
+        ]
+
     def log(self) -> str:
         return (self.place / "log").read_text(errors="replace")
 

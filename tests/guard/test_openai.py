@@ -125,6 +125,44 @@ def test_stop_ends_where_the_text_begins(client: openai.OpenAI) -> None:
     assert streamed == stopped.text
 
 
+def test_what_a_stop_text_cuts_off_is_counted_by_tokens(
+    client: openai.OpenAI, instance: Instance
+) -> None:
+    """Half an é is a token without text; the kept prefix is told, and in the metrics."""
+    asked = {
+        "model": "tiny", "prompt": "long enough to be kept", "max_tokens": 40, "temperature": 0,
+        "frequency_penalty": 2, "logit_bias": {"195": 60, "169": 60, "90": 45},
+    }  # fmt: skip
+    whole = client.completions.create(**asked, logprobs=0).choices[0]
+    tokens = whole.logprobs.tokens.index("Z") + 1
+    assert tokens > len(whole.text[: whole.text.index("Z") + 1])
+    before = instance.prefix_tokens()
+    for scores in (None, 0):
+        answer = client.completions.create(**asked, stop="Z", logprobs=scores)
+        assert answer.choices[0].finish_reason == "stop"
+        assert answer.usage.completion_tokens == tokens
+        assert answer.usage.prompt_tokens_details.cached_tokens == answer.usage.prompt_tokens - 1
+    looked_up, found = (
+        now - then for now, then in zip(instance.prefix_tokens(), before, strict=True)
+    )
+    assert (looked_up, found) == (2 * answer.usage.prompt_tokens, looked_up - 2)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("first", ["256", "65"])
+def test_the_prompt_is_echoed_where_nothing_follows(
+    client: openai.OpenAI,
+    first: str,
+    stream: bool,  # noqa: FBT001
+) -> None:
+    """The end comes first, or a stop text."""
+    asked = {"model": "tiny", "prompt": "ab", "logit_bias": {first: 100}, "stop": "A"}
+    assert client.completions.create(**asked).choices[0].text == ""
+    answer = client.completions.create(**asked, echo=True, stream=stream)
+    chunks = list(answer) if stream else [answer]
+    assert "".join(chunk.choices[0].text for chunk in chunks) == "ab"
+
+
 def test_tools_are_taken_and_conversations_with_calls_go_on(client: openai.OpenAI) -> None:
     """A random model calls nothing; the template takes the tools, the call and its result."""
     call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}

@@ -15,7 +15,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from openai.types.completion_create_params import CompletionCreateParamsBase as TextParams
 
 from guard import fields, schema
-from guard.ask import Delta, Event, Finish, Scored, Usage
+from guard.ask import Delta, Event, Finish, Progress, Scored, Usage
 from guard.errors import Refusal
 from guard.places import Places
 from guard.shape import shaped
@@ -30,7 +30,7 @@ DOCS = Path(__file__).parents[2] / "docs/guard.md"
 def test_stops_cut_where_the_text_says_however_it_comes(
     text: str, stops: list[str], cuts: list[int]
 ) -> None:
-    """Fed in any pieces, the filter passes on what stands before the first stop text."""
+    """Fed in any pieces, the filter passes on what stands before the stop text that ends first."""
     stop_filter = StopFilter(stops)
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     passed, stopped = "", False
@@ -41,13 +41,9 @@ def test_stops_cut_where_the_text_says_however_it_comes(
             break
     if not stopped:
         passed += stop_filter.rest()
-    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
-    assert stopped == bool(ends)
-    if not stops or not ends:
-        assert passed == text
-    else:
-        assert text.startswith(passed)
-        assert not any(stop in passed for stop in stops)
+    met = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+    assert stopped == bool(met)
+    assert passed == (text[: min(met)[1]] if met else text)
 
 
 async def _feed(*events: Event) -> AsyncGenerator[Event]:
@@ -65,10 +61,19 @@ def _shape(*events: Event, stops: tuple[str, ...] = (), most_calls: int = 0) -> 
 
 
 def test_a_stop_across_two_deltas_ends_the_sequence() -> None:
-    """What was held back is never sent, the rest is called off, the count is our own."""
-    assert _shape(Delta("one E"), Delta("ND two"), Delta("x"), stops=("END",)) == [
-        Delta("one "), Finish("stop"), Usage(7, 2),
+    """What was held back is never sent, and the rest is called off."""
+    assert _shape(Delta("one E"), Delta("ND two"), Delta("x"), stops=("END",))[:2] == [
+        Delta("one "), Finish("stop"),
     ]  # fmt: skip
+
+
+def test_a_stop_is_counted_by_tokens_and_by_what_the_prompt_left_to_process() -> None:
+    """A text may be of several tokens; and the engine's own count comes at its end only."""
+    a, b, c = (Scored(token, -1.0) for token in range(3))
+    signs = (Progress(2, 5), Progress(5, 5), Progress())
+    stop = Delta("ND", scored=(c,))
+    told = _shape(*signs, Delta("é E", scored=(a, b)), stop, Delta("x"), stops=("END",))
+    assert told == [*signs, Delta("é ", scored=(a, b)), Finish("stop"), Usage(7, 3, 2)]
 
 
 def test_scores_go_with_the_text_and_the_end_token_has_none() -> None:
@@ -147,3 +152,13 @@ def test_the_documented_table_is_the_code() -> None:
         section = text.split(f"<!-- fields: {title} -->")[1].split("<!-- end -->")[0]
         rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", section, re.MULTILINE)
         assert rows == [(name, field.fate, field.why) for name, field in table.items()]
+
+
+@pytest.mark.parametrize(("name", "value"), [("best_of", True), ("best_of", 1.0), ("store", 0)])
+def test_what_only_equals_a_harmless_value_is_refused(name: str, value: object) -> None:
+    """In Python ``True == 1``; in JSON they are two things."""
+    table = fields.COMPLETION if name in fields.COMPLETION else fields.CHAT
+    for harmless in table[name].harmless:
+        assert fields.refuse_what_is_refused({name: harmless}, table) == {}
+    with pytest.raises(Refusal, match=name):
+        fields.refuse_what_is_refused({name: value}, table)

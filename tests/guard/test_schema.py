@@ -1,16 +1,19 @@
-"""What a body of megabytes costs: it is given up at its first mistake."""
+"""Nulls, and what a body of megabytes costs: it is given up at its first mistake."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from openai.types.chat import ChatCompletionMessage
 from pydantic import ValidationError
 
-from guard.schema import ChatRequest, CompletionRequest
+from guard.errors import Refusal
+from guard.schema import ChatRequest, CompletionRequest, check_chat
 
 MANY = 5000
 SAID = {"role": "user", "content": "x"}
+ANSWERED = {"role": "assistant", "content": "x", "refusal": None, "reasoning": "y"}
 
 
 @pytest.mark.parametrize(
@@ -44,3 +47,39 @@ def test_a_prompt_of_mistakes_is_given_up_at_the_first(prompt: list[Any]) -> Non
     with pytest.raises(ValidationError) as caught:
         CompletionRequest.model_validate({"model": "m", "prompt": prompt})
     assert caught.value.error_count() < 20
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        SAID | {"tool_calls": None, "name": None},
+        SAID | {f"x{at}": None for at in range(100)},
+        ChatCompletionMessage.model_validate(ANSWERED).model_dump(),
+        SAID | {"content": [{"type": "text", "text": "x", "cache_control": None}]},
+    ],
+)
+def test_a_null_is_absent_whatever_its_key_and_however_many(message: dict[str, Any]) -> None:
+    """OpenAI's client sends an answer back with every key that it knows, most of them null."""
+    assert check_chat({"model": "m", "messages": [message]}).messages[0].role == message["role"]
+
+
+@pytest.mark.parametrize("nulls", [0, 100])
+def test_an_unknown_key_with_a_value_is_refused_by_its_name(nulls: int) -> None:
+    """However many keys with nulls stand before it."""
+    message = SAID | {f"x{at}": None for at in range(nulls)} | {"audio": {"id": "1"}}
+    with pytest.raises(Refusal, match="audio"):
+        check_chat({"model": "m", "messages": [message]})
+    many = SAID | {f"x{at}": None for at in range(nulls)} | {f"y{at}": 0 for at in range(MANY)}
+    with pytest.raises(Refusal, match="`y0`"):
+        check_chat({"model": "m", "messages": [many]})
+
+
+@pytest.mark.parametrize("strict", [True, 0, 1])
+def test_a_strict_tool_is_refused(strict: object) -> None:
+    """``false`` asks for nothing and passes; 0 is no ``false``."""
+    tool = {"type": "function", "function": {"name": "weather", "strict": False}}
+    body = {"model": "m", "messages": [SAID], "tools": [tool]}
+    assert check_chat(body).tools is not None
+    tool["function"]["strict"] = strict
+    with pytest.raises(Refusal, match="strict"):
+        check_chat(body)
