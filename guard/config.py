@@ -12,8 +12,11 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
+
+from guard.engines import ENGINES
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
 Instance = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[0-9]+(\.[0-9]+)?$")]
@@ -66,7 +69,8 @@ class Config(Section):
     slug: Slug
     served_name: Annotated[str, StringConstraints(min_length=1)]
     """The only value of ``model`` that a request may carry."""
-    engine: Literal["mlx"] = "mlx"
+    engine: str = "mlx"
+    """A module of ``guard/engines``."""
     runtime: AbsolutePath
     """The engine's virtual environment; its ``bin/python`` runs engine and tokenizer."""
     model: AbsolutePath
@@ -119,6 +123,13 @@ class Config(Section):
     """More of MLX's, NCCL's or CUDA's variables for the engine."""
     group: Group | None = None
     """For a rank of several; ranks above 0 have no API."""
+
+    @field_validator("engine")
+    @classmethod
+    def _engine_is_known(cls, engine: str) -> str:
+        if engine not in ENGINES:
+            raise ValueError(f"no such engine: `{engine}`; there are: {', '.join(ENGINES)}")
+        return engine
 
 
 def load(path: Path) -> Config:

@@ -6,7 +6,6 @@ import asyncio
 import sys
 import time
 
-from guard.engines import mlx
 from guard.errors import unavailable
 from guard.parts import Failed, Parts
 from guard.watch import judge_process, judge_streams
@@ -46,7 +45,7 @@ async def fail(parts: Parts, reason: str) -> None:
     if parts.process is not None:
         if parts.process.ended:
             # By itself: should it have been over a kernel, it would be at every start.
-            mlx.forget_kernels(parts.config)
+            parts.engine_module.forget_kernels(parts.config)
         await parts.process.kill()
     await _farewell(parts)
 

@@ -6,11 +6,11 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
+from guard import engines
 from guard.app import App
 from guard.ask import EngineBroke
 from guard.config import Config
 from guard.desk import Desk
-from guard.engines import mlx
 from guard.link import Link
 from guard.metrics import Metrics
 from guard.notify import Notifier
@@ -37,10 +37,11 @@ class Parts:
         self.metrics = Metrics(config)
         self.state = State(config, notifier, self.metrics)
         engine_socket = str(Path(config.socket).with_name("engine.sock"))
-        self.engine = mlx.Engine(engine_socket)
-        self.command = mlx.command(config, engine_socket)
-        self.environment = mlx.environment(config)
-        self.tokenizer = Tokenizer(mlx.tokenizer_command(config), self.environment)
+        self.engine_module = engines.module(config.engine)
+        self.engine = self.engine_module.Engine(engine_socket)
+        self.command = self.engine_module.command(config, engine_socket)
+        self.environment = self.engine_module.environment(config)
+        self.tokenizer = Tokenizer(self.engine_module.tokenizer_command(config), self.environment)
         self.vitals = Vitals(
             floor_s=config.hang_floor_s,
             compile_s=config.compile_allowance_s,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from guard import gpu
 from guard.ask import Ask, EngineBroke
-from guard.engines import mlx
 from guard.errors import Refusal
 from guard.parts import Failed, Parts
 from guard.process import EngineProcess
@@ -23,7 +22,7 @@ PACE_S = 0.5  # quicker than this; a CPU takes half a minute for the longer one
 async def start(parts: Parts) -> None:
     await _wait_for_gpu(parts)
     await _meet(parts)
-    mlx.keep_kernels(parts.config)
+    parts.engine_module.keep_kernels(parts.config)
     parts.process = await EngineProcess.start(parts.command, _environment(parts))
     parts.state.engine_pid = parts.process.pid
     parts.state.move("loading")
@@ -66,7 +65,7 @@ def _environment(parts: Parts) -> dict[str, str]:
     if group is None:
         return parts.environment
     try:
-        more = mlx.group_environment(group, Path(parts.config.run_dir))
+        more = parts.engine_module.group_environment(group, Path(parts.config.run_dir))
     except OSError as error:
         raise Failed(str(error)) from None
     return parts.environment | more
@@ -89,7 +88,7 @@ async def _wait_for_gpu(parts: Parts) -> None:
 async def _while_it_moves(parts: Parts, warming: asyncio.Task[None]) -> None:
     """Wait for the first token as long as the engine reads, grows or computes."""
     assert parts.process is not None  # noqa: S101 - just started
-    whole = max(1, mlx.weights_bytes(Path(parts.config.model)))
+    whole = max(1, parts.engine_module.weights_bytes(Path(parts.config.model)))
     patience = parts.config.start_timeout_s + parts.config.compile_allowance_s
     signs, moved = (0, 0), time.monotonic()
     group = parts.config.group
