@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -84,6 +85,7 @@ class Config(Section):
     """Requests that may wait for a place; one more gets 429."""
     prompt_concurrency: Annotated[int, Field(ge=1)]
     decode_concurrency: Annotated[int, Field(ge=1)]
+    """Sequences that it generates for together; at least ``concurrency``."""
     prefill_step: Annotated[int, Field(ge=1)] = 2048
     prompt_cache_entries: Annotated[int, Field(ge=0)] = 0
 
@@ -123,6 +125,15 @@ class Config(Section):
     """More of MLX's, NCCL's or CUDA's variables for the engine."""
     group: Group | None = None
     """For a rank of several; ranks above 0 have no API."""
+
+    @field_validator("decode_concurrency")
+    @classmethod
+    def _all_are_generated_for(cls, decode_concurrency: int, others: ValidationInfo) -> int:
+        """One more would wait inside the engine, silent, and count as forgotten there."""
+        concurrency = others.data.get("concurrency", 0)
+        if decode_concurrency < concurrency:
+            raise ValueError(f"{decode_concurrency} is less than `concurrency` ({concurrency})")
+        return decode_concurrency
 
     @field_validator("engine")
     @classmethod

@@ -87,6 +87,7 @@ def test_the_engine_inherits_no_secret(fresh: Instance) -> None:
         ({"frobnicate": 1}, "`frobnicate`: extra inputs are not permitted"),
         ({"context_tokens": "many"}, "`context_tokens`: input should be a valid integer"),
         ({"instance": "Tiny"}, "`instance`: "),
+        ({"concurrency": 5}, "`decode_concurrency`: value error, 4 is less than `concurrency` (5)"),
         ({"engine": "vllm"}, "no such engine: `vllm`; there are: mlx"),
         ({"engine_environment": {"LD_PRELOAD": "x"}}, "`engine_environment.LD_PRELOAD"),
     ],
