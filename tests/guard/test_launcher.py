@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from mlx_lm import server
 from mlx_lm.models.cache import KVCache, LRUPromptCache
+from mlx_lm.tool_parsers import qwen3_coder
 from mlx_lm.utils import load_tokenizer
 from transformers.utils import chat_template_utils
 
@@ -177,6 +179,44 @@ def test_a_call_that_is_none_breaks_upstream_only(wrong: object) -> None:
     )
 
 
+def test_a_call_that_cannot_be_read_is_logged_upstream_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Needed, and in effect: what a model wrote is the client's, and does not go to the journal."""
+    number = {"properties": {"x": {"type": "number"}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": number}}]
+    text = "<function=f>\n<parameter=x>\nsecret words\n</parameter>\n</function>"
+    assert server.ToolCallFormatter(qwen3_coder.parse_tool_call, tools)([text]) == []
+    assert "secret words" in caplog.text
+    caplog.clear()
+    ours = launcher.whole_calls(qwen3_coder.parse_tool_call)
+    assert server.ToolCallFormatter(ours, tools)([text]) == []
+    assert "Failed to parse tool call (ValueError: ValueError)" in caplog.text
+    assert "secret words" not in caplog.text
+
+
+@pytest.mark.parametrize("whose", ["upstream", "ours"])
+def test_what_breaks_an_answer_is_told_upstream_only(
+    whose: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Needed, and in effect: by its type and place here, and a client that left not at all."""
+    kind = ThreadingHTTPServer if whose == "upstream" else launcher.Server
+
+    def answer(error: Exception) -> None:
+        raise error
+
+    for error in (KeyError("secret words"), BrokenPipeError()):
+        try:
+            answer(error)
+        except Exception:  # noqa: BLE001 - as socketserver does it
+            kind.handle_error(kind.__new__(kind), None, "")
+    told = capsys.readouterr().err
+    assert "KeyError" in told
+    assert "test_launcher.py" in told
+    assert ("secret words" in told) == (whose == "upstream")
+    assert ("BrokenPipeError" in told) == (whose == "upstream")
+
+
 def test_the_server_still_sets_no_limits_and_is_not_strict() -> None:
     """Needed: no memory or cache limit, and a group that may silently be of one."""
     source = inspect.getsource(server)
@@ -187,8 +227,6 @@ def test_the_server_still_sets_no_limits_and_is_not_strict() -> None:
 
 def test_the_backlog_is_still_short_upstream() -> None:
     """Needed: http.server's own backlog of five."""
-    from http.server import ThreadingHTTPServer
-
     assert ThreadingHTTPServer.request_queue_size == 5
     assert launcher.Server.request_queue_size > 64
 
