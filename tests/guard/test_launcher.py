@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import importlib.util
 import inspect
+import io
 import json
 import pickle
 import socket
@@ -24,6 +26,9 @@ from mlx_lm.tool_parsers import qwen3_coder
 from mlx_lm.utils import load_tokenizer
 from transformers.utils import chat_template_utils
 
+from guard import upstream
+from guard.ask import Event, Finish
+from guard.engines import mlx
 from tests.guard.models import make_tiny_llama
 
 ROOT = Path(__file__).parents[2]
@@ -163,6 +168,38 @@ def test_streams_still_lack_logprobs_and_signs_upstream() -> None:
     streamed = source.split("if (\n                    self.stream", 1)[1].split("self.wfile")[0]
     assert 'current_state != "tool"' in streamed
     assert "logprobs" not in streamed
+
+
+def test_scores_do_not_gather_while_a_call_is_generated() -> None:
+    """In effect: told in parts, each of which the guard takes, and few are kept."""
+    handler = launcher.Handler.__new__(launcher.Handler)
+    handler.stream = handler.logprobs = True
+    handler.request_id, handler.created, handler.system_fingerprint = "chatcmpl-1", 1, "f"
+    handler.object_type, handler.requested_model = "chat.completion.chunk", "default_model"
+    handler._signed, handler._scored = time.monotonic(), []  # noqa: SLF001
+    handler.wfile = io.BytesIO()
+    top = [{"id": 100_000 + n, "logprob": -12.345678901234567} for n in range(10)]
+    gathered = 0
+    for number in range(8000):  # far quicker than a second's worth, which is told as it passes
+        handler._see(SimpleNamespace(token=number, logprob=-1.5, top_tokens=top))  # noqa: SLF001
+        gathered = max(gathered, len(handler._scored))  # noqa: SLF001
+    assert gathered < 1000
+    rest = handler.generate_response("", "length")
+    told = handler.wfile.getvalue() + b"data: " + json.dumps(rest).encode() + b"\n\n"
+
+    async def read() -> list[Event]:
+        reader = asyncio.StreamReader(limit=upstream.LINE_LIMIT)
+        reader.feed_data(told)
+        reader.feed_eof()
+        answer, found = upstream.Answer(200, reader), []
+        while block := await answer.block():
+            found += mlx._events(block)  # noqa: SLF001
+        return found
+
+    *parts, end = asyncio.run(read())
+    assert end == Finish("length")
+    assert [score.token for part in parts for score in part.scored] == [*range(8000)]
+    assert all(len(score.top) == 10 for part in parts for score in part.scored)
 
 
 @pytest.mark.parametrize("wrong", [7, {"name": "weather"}, [None], {"name": "f", "arguments": {}}])
