@@ -77,11 +77,24 @@ async def _follow(parts: Parts) -> None:
 
 
 async def _wait_for_gpu(parts: Parts) -> None:
-    deadline = time.monotonic() + parts.config.start_timeout_s
-    while why := gpu.busy(parts.config.gpu_uuids, parts.config.planned_bytes):
-        if time.monotonic() > deadline:
+    if not parts.config.gpu_uuids:
+        return
+    began = time.monotonic()
+
+    def say(why: str) -> None:
+        if time.monotonic() - began > parts.config.start_timeout_s:
             raise Failed(why)
         parts.state.progress(why, extend_s=parts.config.start_timeout_s)
+
+    while True:
+        asked = time.monotonic()
+        answer = gpu.ask(parts.config.gpu_uuids, parts.config.planned_bytes)
+        while not (await asyncio.wait({answer}, timeout=1.0))[0]:
+            say(f"the NVIDIA driver has not answered for {time.monotonic() - asked:.0f} s")
+            parts.raise_if_left()
+        if (why := answer.result()) is None:
+            return
+        say(why)
         await parts.sleep(1.0)
 
 
