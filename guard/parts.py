@@ -57,6 +57,8 @@ class Parts:
         self.follower = config.group is not None and config.group.rank > 0
         """A rank above 0: it serves nobody, and rank 0 says when the group is ready."""
         self.process: EngineProcess | None = None
+        self.broke_by_itself = False
+        """The engine, whose process may live on all the same; not that we judged it hung."""
         self.stopped_since: float | None = None
 
     def leave(self) -> None:

@@ -12,7 +12,7 @@ from guard.ask import Ask, EngineBroke
 from guard.errors import Refusal
 from guard.parts import Failed, Parts
 from guard.process import EngineProcess
-from guard.watch import judge_link, probe
+from guard.watch import EXIT_S, judge_link, probe
 from guard.weights import Incomplete, fingerprint
 
 PACE_TOKENS = (4, 128)  # prompts of the measurement at the start, the longer if the shorter is
@@ -23,7 +23,11 @@ async def start(parts: Parts) -> None:
     await _wait_for_gpu(parts)
     await _meet(parts)
     parts.engine_module.keep_kernels(parts.config)
-    parts.process = await EngineProcess.start(parts.command, _environment(parts))
+    environment = _environment(parts)
+    try:
+        parts.process = await EngineProcess.start(parts.command, environment)
+    except OSError as error:
+        raise Failed(f"the engine cannot be started: {error}") from None
     parts.state.engine_pid = parts.process.pid
     parts.state.move("loading")
     try:
@@ -137,13 +141,8 @@ async def _warm(parts: Parts) -> None:
     patience_s = parts.config.start_timeout_s
     counting = asyncio.create_task(parts.tokenizer.facts(patience_s=patience_s))
     try:
-        while True:
-            with suppress(EngineBroke):
-                if not await parts.engine.alive():
-                    raise Failed("the engine's generation thread died while starting")
-                await _one_token(parts, "1")
-                break
-            await asyncio.sleep(0.2)
+        await _until_it_listens(parts)
+        await _one_token(parts, "1")
         parts.state.move("warming")
         facts = await parts.engine.facts()
         if parts.link is not None and not facts["batchable"]:
@@ -151,14 +150,39 @@ async def _warm(parts: Parts) -> None:
         parts.desk.fingerprint = str(facts["fingerprint"])
         parts.metrics.identify(parts.config, facts)
         parts.desk.facts = await counting
+        # OpenAI's default temperature takes a sampler of its own, which is compiled here.
+        await _one_token(parts, "4", temperature=1.0)
+        await _measure_pace(parts)
+    except EngineBroke as error:
+        raise Failed(await _why_it_broke(parts, error)) from None
     except Refusal as refusal:
-        raise Failed(f"the tokenizer does not start: {refusal}") from None
+        raise Failed(f"no tokens can be counted: {refusal}") from None
     finally:
         counting.cancel()
-    # OpenAI's default temperature takes a sampler of its own, which is compiled here.
-    await _one_token(parts, "4", temperature=1.0)
-    await _measure_pace(parts)
-    await probe(parts)  # so that the first one that matters compiles nothing any more
+    try:
+        await probe(parts)  # so that the first one that matters compiles nothing any more
+    except Failed:
+        parts.broke_by_itself = True
+        raise
+
+
+async def _until_it_listens(parts: Parts) -> None:
+    while True:
+        with suppress(EngineBroke):
+            await parts.engine.alive()
+            return
+        await asyncio.sleep(0.2)
+
+
+async def _why_it_broke(parts: Parts, error: EngineBroke) -> str:
+    """Its process says more, if it is dead, and then its generation thread."""
+    assert parts.process is not None  # noqa: S101 - it was asked
+    parts.broke_by_itself = True
+    await asyncio.wait({parts.process.exited}, timeout=EXIT_S)
+    with suppress(EngineBroke):
+        if not await parts.engine.alive():
+            return "the engine's generation thread died while starting"
+    return f"the engine broke off while {parts.state.now}: {error}"
 
 
 async def _measure_pace(parts: Parts) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import traceback
 from pathlib import Path
 
 from guard.config import Config
@@ -35,6 +36,10 @@ async def supervise(config: Config, notifier: Notifier) -> int:
         parts.state.move("draining", "asked to stop while starting")
     except Failed as failure:
         await fail(parts, str(failure))
+        return 1
+    except Exception as error:  # noqa: BLE001 - a mistake of ours, which must be told as well
+        traceback.print_exc()
+        await fail(parts, f"the guard made a mistake: {error!r}")
         return 1
     finally:
         if parts.process is not None:
