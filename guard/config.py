@@ -12,8 +12,12 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
+
+from guard.engines import ENGINES
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
 Instance = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[0-9]+(\.[0-9]+)?$")]
@@ -68,7 +72,8 @@ class Config(Section):
     slug: Slug
     served_name: Annotated[str, StringConstraints(min_length=1)]
     """The only value of ``model`` that a request may carry."""
-    engine: Literal["mlx"] = "mlx"
+    engine: str = "mlx"
+    """A module of ``guard/engines``."""
     runtime: AbsolutePath
     """The engine's virtual environment; its ``bin/python`` runs engine and tokenizer."""
     model: AbsolutePath
@@ -82,6 +87,7 @@ class Config(Section):
     """Requests that may wait for a place; one more gets 429."""
     prompt_concurrency: Annotated[int, Field(ge=1)]
     decode_concurrency: Annotated[int, Field(ge=1)]
+    """Sequences that it generates for together; at least ``concurrency``."""
     prefill_step: Annotated[int, Field(ge=1)] = 2048
     prompt_cache_entries: Annotated[int, Field(ge=0)] = 0
 
@@ -122,6 +128,22 @@ class Config(Section):
     """More of MLX's, NCCL's or CUDA's variables for the engine."""
     group: Group | None = None
     """For a rank of several; ranks above 0 have no API."""
+
+    @field_validator("decode_concurrency")
+    @classmethod
+    def _all_are_generated_for(cls, decode_concurrency: int, others: ValidationInfo) -> int:
+        """One more would wait inside the engine, silent, and count as forgotten there."""
+        concurrency = others.data.get("concurrency", 0)
+        if decode_concurrency < concurrency:
+            raise ValueError(f"{decode_concurrency} is less than `concurrency` ({concurrency})")
+        return decode_concurrency
+
+    @field_validator("engine")
+    @classmethod
+    def _engine_is_known(cls, engine: str) -> str:
+        if engine not in ENGINES:
+            raise ValueError(f"no such engine: `{engine}`; there are: {', '.join(ENGINES)}")
+        return engine
 
     @property
     def body_limit(self) -> int:

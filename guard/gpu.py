@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 import pynvml
+
+
+def ask(uuids: Sequence[str], needed_bytes: int | None) -> asyncio.Future[str | None]:
+    """``busy``, asked in a thread that nobody waits for at the end.
+
+    A driver may hang for ever: the loop goes on, and the process can end, which asyncio's own
+    threads would hold up.
+    """
+    told: Future[str | None] = Future()
+    told.set_running_or_notify_cancel()  # whoever gives up waiting takes nothing from the thread
+
+    def work() -> None:
+        try:
+            told.set_result(busy(uuids, needed_bytes))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            told.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return asyncio.wrap_future(told)
 
 
 def busy(uuids: Sequence[str], needed_bytes: int | None) -> str | None:

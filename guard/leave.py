@@ -6,7 +6,6 @@ import asyncio
 import sys
 import time
 
-from guard.engines import mlx
 from guard.errors import unavailable
 from guard.parts import Failed, Parts
 from guard.watch import judge_process, judge_streams
@@ -44,9 +43,11 @@ async def fail(parts: Parts, reason: str) -> None:
     parts.state.move("failed", reason)
     _abort_all(parts, reason)  # before their streams break, which would say less
     if parts.process is not None:
-        if parts.process.ended:
-            # By itself: should it have been over a kernel, it would be at every start.
-            mlx.forget_kernels(parts.config)
+        if parts.process.ended or parts.broke_by_itself:
+            # Should it have been over a kernel, it would be at every start.  One that cannot be
+            # loaded is an exception in the generation thread, which the process outlives; that we
+            # ended it for a hang, a signal or a lost rank is no kernel's doing.
+            parts.engine_module.forget_kernels(parts.config)
         await parts.process.kill()
     await _farewell(parts)
 

@@ -48,7 +48,7 @@ class Peer:
                 return dict(json.loads(line))
         except TimeoutError:
             raise Lost(f"rank {self.rank} has been silent for {patience_s:.0f} s") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:  # or it is no object
             raise Lost(f"the link to rank {self.rank} broke: {error}") from None
         raise Lost(f"rank {self.rank} closed the link")
 
@@ -112,17 +112,17 @@ class Link:
         peer = Peer(reader, writer, -1)
         address = str(writer.get_extra_info("peername")[0])
         try:
-            hello = (await peer.hear(self.group.link_timeout_s)).get("hello", {})
-            peer.rank = int(hello.get("rank", -1))
-            if why := self._does_not_fit(peer.rank, address, hello):
-                self.words = f"rank {peer.rank} from {address} was refused: {why}"
-                peer.tell(refused=why)
-                return
+            hello = (await peer.hear(self.group.link_timeout_s)).get("hello")
         except Lost:
+            writer.close()
             return
-        finally:
-            if peer.rank not in range(1, self.group.world):
-                writer.close()
+        hello = hello if isinstance(hello, dict) else {}
+        peer.rank = rank if isinstance(rank := hello.get("rank"), int) else -1
+        if why := self._does_not_fit(peer.rank, address, hello):
+            self.words = f"rank {peer.rank} from {address} was refused: {why}"
+            peer.tell(refused=why)
+            writer.close()
+            return
         if peer.rank in self._peers:
             if self.generation:
                 # It has restarted, and its old link has not been missed yet.

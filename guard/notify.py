@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
+import sys
 
 
 class Notifier:
@@ -13,6 +13,7 @@ class Notifier:
     def __init__(self, address: str | None) -> None:
         self._address = address.replace("@", "\0", 1) if address else None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None
+        self._told = True
 
     @classmethod
     def from_environment(cls) -> Notifier:
@@ -26,8 +27,16 @@ class Notifier:
             return
         message = "\n".join(f"{key}={value}" for key, value in fields.items())
         self._socket.setblocking(must_arrive)
-        with contextlib.suppress(BlockingIOError):
+        try:
             self._socket.sendto(message.encode(), self._address)
+            self._told = True
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            # What systemd does not hear it acts on by itself; we go on, and may be heard again.
+            if self._told:
+                print(f"guard: systemd is not told: {error}", file=sys.stderr, flush=True)
+            self._told = False
 
     def ready(self, status: str) -> None:
         self.send(must_arrive=True, READY=1, STATUS=status)

@@ -6,11 +6,11 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
+from guard import engines
 from guard.app import App
 from guard.ask import EngineBroke
 from guard.config import Config
 from guard.desk import Desk
-from guard.engines import mlx
 from guard.link import Link
 from guard.metrics import Metrics
 from guard.notify import Notifier
@@ -37,10 +37,11 @@ class Parts:
         self.metrics = Metrics(config)
         self.state = State(config, notifier, self.metrics)
         engine_socket = str(Path(config.socket).with_name("engine.sock"))
-        self.engine = mlx.Engine(engine_socket)
-        self.command = mlx.command(config, engine_socket)
-        self.environment = mlx.environment(config)
-        self.tokenizer = Tokenizer(mlx.tokenizer_command(config), self.environment)
+        self.engine_module = engines.module(config.engine)
+        self.engine = self.engine_module.Engine(engine_socket)
+        self.command = self.engine_module.command(config, engine_socket)
+        self.environment = self.engine_module.environment(config)
+        self.tokenizer = Tokenizer(self.engine_module.tokenizer_command(config), self.environment)
         self.vitals = Vitals(
             floor_s=config.hang_floor_s,
             compile_s=config.compile_allowance_s,
@@ -56,6 +57,8 @@ class Parts:
         self.follower = config.group is not None and config.group.rank > 0
         """A rank above 0: it serves nobody, and rank 0 says when the group is ready."""
         self.process: EngineProcess | None = None
+        self.broke_by_itself = False
+        """The engine, whose process may live on all the same; not that we judged it hung."""
         self.stopped_since: float | None = None
         self.drained_by = 0.0
         """Until when, by the monotonic clock, what was accepted may take; 0: at once."""

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from guard import gpu
 from guard.ask import Ask, EngineBroke
-from guard.engines import mlx
 from guard.errors import Refusal
 from guard.parts import Failed, Parts
 from guard.process import EngineProcess
-from guard.watch import judge_link, probe
+from guard.watch import EXIT_S, judge_link, probe
 from guard.weights import Incomplete, fingerprint
 
 PACE_TOKENS = (4, 128)  # prompts of the measurement at the start, the longer if the shorter is
@@ -23,8 +22,12 @@ PACE_S = 0.5  # quicker than this; a CPU takes half a minute for the longer one
 async def start(parts: Parts) -> None:
     await _wait_for_gpu(parts)
     await _meet(parts)
-    mlx.keep_kernels(parts.config)
-    parts.process = await EngineProcess.start(parts.command, _environment(parts))
+    parts.engine_module.keep_kernels(parts.config)
+    environment = _environment(parts)
+    try:
+        parts.process = await EngineProcess.start(parts.command, environment)
+    except OSError as error:
+        raise Failed(f"the engine cannot be started: {error}") from None
     parts.state.engine_pid = parts.process.pid
     parts.state.move("loading")
     try:
@@ -66,7 +69,7 @@ def _environment(parts: Parts) -> dict[str, str]:
     if group is None:
         return parts.environment
     try:
-        more = mlx.group_environment(group, Path(parts.config.run_dir))
+        more = parts.engine_module.group_environment(group, Path(parts.config.run_dir))
     except OSError as error:
         raise Failed(str(error)) from None
     return parts.environment | more
@@ -78,18 +81,31 @@ async def _follow(parts: Parts) -> None:
 
 
 async def _wait_for_gpu(parts: Parts) -> None:
-    deadline = time.monotonic() + parts.config.start_timeout_s
-    while why := gpu.busy(parts.config.gpu_uuids, parts.config.planned_bytes):
-        if time.monotonic() > deadline:
+    if not parts.config.gpu_uuids:
+        return
+    began = time.monotonic()
+
+    def say(why: str) -> None:
+        if time.monotonic() - began > parts.config.start_timeout_s:
             raise Failed(why)
         parts.state.progress(why, extend_s=parts.config.start_timeout_s)
+
+    while True:
+        asked = time.monotonic()
+        answer = gpu.ask(parts.config.gpu_uuids, parts.config.planned_bytes)
+        while not (await asyncio.wait({answer}, timeout=1.0))[0]:
+            say(f"the NVIDIA driver has not answered for {time.monotonic() - asked:.0f} s")
+            parts.raise_if_left()
+        if (why := answer.result()) is None:
+            return
+        say(why)
         await parts.sleep(1.0)
 
 
 async def _while_it_moves(parts: Parts, warming: asyncio.Task[None]) -> None:
     """Wait for the first token as long as the engine reads, grows or computes."""
     assert parts.process is not None  # noqa: S101 - just started
-    whole = max(1, mlx.weights_bytes(Path(parts.config.model)))
+    whole = max(1, parts.engine_module.weights_bytes(Path(parts.config.model)))
     patience = parts.config.start_timeout_s + parts.config.compile_allowance_s
     signs, moved = (0, 0), time.monotonic()
     group = parts.config.group
@@ -125,13 +141,8 @@ async def _warm(parts: Parts) -> None:
     patience_s = parts.config.start_timeout_s
     counting = asyncio.create_task(parts.tokenizer.facts(patience_s=patience_s))
     try:
-        while True:
-            with suppress(EngineBroke):
-                if not await parts.engine.alive():
-                    raise Failed("the engine's generation thread died while starting")
-                await _one_token(parts, "1")
-                break
-            await asyncio.sleep(0.2)
+        await _until_it_listens(parts)
+        await _one_token(parts, "1")
         parts.state.move("warming")
         facts = await parts.engine.facts()
         if parts.link is not None and not facts["batchable"]:
@@ -139,14 +150,39 @@ async def _warm(parts: Parts) -> None:
         parts.desk.fingerprint = str(facts["fingerprint"])
         parts.metrics.identify(parts.config, facts)
         parts.desk.facts = await counting
+        # OpenAI's default temperature takes a sampler of its own, which is compiled here.
+        await _one_token(parts, "4", temperature=1.0)
+        await _measure_pace(parts)
+    except EngineBroke as error:
+        raise Failed(await _why_it_broke(parts, error)) from None
     except Refusal as refusal:
-        raise Failed(f"the tokenizer does not start: {refusal}") from None
+        raise Failed(f"no tokens can be counted: {refusal}") from None
     finally:
         counting.cancel()
-    # OpenAI's default temperature takes a sampler of its own, which is compiled here.
-    await _one_token(parts, "4", temperature=1.0)
-    await _measure_pace(parts)
-    await probe(parts)  # so that the first one that matters compiles nothing any more
+    try:
+        await probe(parts)  # so that the first one that matters compiles nothing any more
+    except Failed:
+        parts.broke_by_itself = True
+        raise
+
+
+async def _until_it_listens(parts: Parts) -> None:
+    while True:
+        with suppress(EngineBroke):
+            await parts.engine.alive()
+            return
+        await asyncio.sleep(0.2)
+
+
+async def _why_it_broke(parts: Parts, error: EngineBroke) -> str:
+    """Its process says more, if it is dead, and then its generation thread."""
+    assert parts.process is not None  # noqa: S101 - it was asked
+    parts.broke_by_itself = True
+    await asyncio.wait({parts.process.exited}, timeout=EXIT_S)
+    with suppress(EngineBroke):
+        if not await parts.engine.alive():
+            return "the engine's generation thread died while starting"
+    return f"the engine broke off while {parts.state.now}: {error}"
 
 
 async def _measure_pace(parts: Parts) -> None:

@@ -29,15 +29,15 @@ class State:
         self._history = self._read_history()
         self._history["starts"] = int(self._history.get("starts", 0)) + 1
         metrics.starts.set(self._history["starts"])
-        _replace(self._run_dir / "history.json", self._history)
-        _write(self._run_dir / "inputs", config.inputs + "\n")
+        _replace(self._run_dir / "history.json", json.dumps(self._history))
+        _replace(self._run_dir / "inputs", config.inputs)
         self._tell()
 
     def move(self, state: str, reason: str = "") -> None:
         self.now, self.reason, self.since = state, reason, time.time()
         if state == "failed":
             self._history["last_failure"] = {"reason": reason, "at": self.since}
-            _replace(self._run_dir / "history.json", self._history)
+            _replace(self._run_dir / "history.json", json.dumps(self._history))
         self._tell()
 
     def progress(self, words: str, *, extend_s: float | None = None) -> None:
@@ -72,10 +72,8 @@ class State:
 
     def _write(self) -> None:
         processes = {"pid": os.getpid(), "engine_pid": self.engine_pid}
-        _replace(
-            self._run_dir / "state.json",
-            self.report() | processes | {"inputs": self._config.inputs},
-        )
+        state = self.report() | processes | {"inputs": self._config.inputs}
+        _replace(self._run_dir / "state.json", json.dumps(state))
 
     def _read_history(self) -> dict[str, Any]:
         try:
@@ -84,15 +82,11 @@ class State:
             return {}
 
 
-def _replace(path: Path, value: dict[str, Any]) -> None:
+def _replace(path: Path, text: str) -> None:
     """A full /run costs what stands there, not the service: systemd and the API still tell."""
+    new = path.with_name(path.name + ".new")
     try:
-        _write(path, json.dumps(value) + "\n")
+        new.write_text(text + "\n", encoding="utf-8")
+        new.replace(path)
     except OSError as error:
         print(f"guard: {path.name} is not written: {error}", file=sys.stderr, flush=True)
-
-
-def _write(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+import traceback
 from pathlib import Path
 
 from guard.config import Config
@@ -36,6 +37,10 @@ async def supervise(config: Config, notifier: Notifier) -> int:
         parts.state.move("draining", "asked to stop while starting")
     except Failed as failure:
         await fail(parts, str(failure))
+        return 1
+    except Exception as error:  # noqa: BLE001 - a mistake of ours, which must be told as well
+        traceback.print_exc()
+        await fail(parts, f"the guard made a mistake: {error!r}")
         return 1
     finally:
         if parts.process is not None:

@@ -36,6 +36,7 @@ async def watch(parts: Parts) -> None:
             if wrong := pulse.feel(now, at_once=at_once):
                 await asyncio.wait({parts.process.exited}, timeout=EXIT_S)
                 judge_process(parts, now)  # whose word says more, if it is dead
+                parts.broke_by_itself = True
                 raise Failed(wrong)
             judge_streams(parts, now)
             if parts.tokenizer.failures >= TOKENIZER_FAILURES:
@@ -43,6 +44,7 @@ async def watch(parts: Parts) -> None:
             if parts.desk.orders:
                 idle_since = now
             if probing is not None and probing.done():
+                parts.broke_by_itself = probing.exception() is not None
                 probing.result()
                 probing, idle_since = None, now
             if probing is None and now - idle_since > parts.config.probe_interval_s:

@@ -101,6 +101,14 @@ def test_only_tasks_read_the_inventory() -> None:
                     assert name != "host", f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
+def test_the_guard_knows_no_engine_by_name() -> None:
+    """What stands outside `guard/engines` takes whichever module the configuration names."""
+    engines = {f"guard.engines.{path.stem}" for path in files("guard/engines")}
+    for path in (ROOT / "guard").glob("*.py"):
+        named = [m for m in imports(path) if any(within(m, engine) for engine in engines)]
+        assert not named, f"{path.relative_to(ROOT)} imports {named}"
+
+
 def test_programs_for_hosts_stand_alone() -> None:
     """What is sent to a host as text needs nothing there but Python and what it says itself."""
     for path in [*ROOT.glob("*/*_program.py")]:

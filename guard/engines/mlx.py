@@ -151,12 +151,17 @@ class Engine:
 
     async def facts(self) -> dict[str, Any]:
         """What ``/guard`` of the launcher tells; raises EngineBroke."""
-        return dict(json.loads(await self._get("/guard")))
+        told = await self._get("/guard")
+        try:
+            return dict(json.loads(told))
+        except (ValueError, TypeError) as error:
+            raise EngineBroke(f"its facts are not understood: {error!r}") from error
 
     async def alive(self) -> bool:
         """Whether its generation thread lives; raises EngineBroke where nothing answers."""
         try:
             async with upstream.request(self._socket, "GET", "/health") as answer:
+                await answer.read()  # hung up upon, it would log a broken pipe each second
                 return answer.status == 200  # noqa: PLR2004
         except upstream.UpstreamError as error:
             raise EngineBroke(str(error)) from error

@@ -15,9 +15,10 @@ when the locked mlx-lm no longer needs it, and when it no longer applies.
 4. ``Handler``: streams carry no log probabilities and are silent while a tool call is generated,
    so a client could have the former, and the guard a sign of life, only without streaming, where
    a request cannot be called off.  ``whole_calls``: a tool call that is JSON but no call breaks the
-   whole answer off, where one that is no JSON is left out of it.
+   whole answer off, where one that is no JSON is left out of it, and logged with what was in it.
 5. ``Server``: the listen backlog is 5, ``/guard`` tells what only the engine knows, and a port of
    loopback is open to everybody on the host where ranks use the host's network: a socket is not.
+   An answer that breaks is logged with the error's text, which may be a client's words.
 """
 # ruff: noqa: ANN401 - mlx-lm is untyped
 
@@ -32,6 +33,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import ThreadingHTTPServer
@@ -48,6 +50,7 @@ server: Any = upstream_server  # untyped, and its classes are stood in for here
 
 PR_SET_PDEATHSIG = 1
 SIGN_EVERY_S = 1.0
+SCORES_AT_ONCE = 256  # of ten alternatives each: 0.1 MB, where the guard takes 1 MiB at once
 WORTH_KEEPING = 8  # tokens; the probe is of one, with what a tokenizer adds, and two that follow
 
 
@@ -104,8 +107,9 @@ def whole_calls(parse: Callable[..., Any]) -> Callable[..., Any]:
             found = parse(text, tools)
             calls = found if isinstance(found, list) else [found]
             return [{**call, "arguments": call["arguments"]} for call in calls]
-        except Exception as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from error
+        except Exception as error:  # noqa: BLE001 - parsers raise anything
+            # Its text, which mlx-lm would log, may be what the model wrote.
+            raise ValueError(type(error).__name__) from None
 
     return parsed
 
@@ -125,10 +129,17 @@ class Handler(upstream_server.APIHandler):
         if self.logprobs:
             top = [[entry["id"], entry["logprob"]] for entry in token.top_tokens]
             self._scored.append({"id": token.token, "logprob": token.logprob, "top": top})
-        if (now := time.monotonic()) - self._signed > SIGN_EVERY_S:
+        now = time.monotonic()
+        if now - self._signed > SIGN_EVERY_S or len(self._scored) >= SCORES_AT_ONCE:
             self._signed = now
-            self.wfile.write(b": alive\n\n")
+            self.wfile.write(self._sign())
             self.wfile.flush()
+
+    def _sign(self) -> bytes:
+        """A comment, or a chunk of the scores of what makes no text: a call may have thousands."""
+        if not self._scored:
+            return b": alive\n\n"
+        return f"data: {json.dumps(self.generate_response('', None))}\n\n".encode()
 
     def generate_response(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         response: dict[str, Any] = super().generate_response(*args, **kwargs)
@@ -195,6 +206,14 @@ class Server(ThreadingHTTPServer):
         Path(str(self.server_address)).unlink(missing_ok=True)
         TCPServer.server_bind(self)
         self.server_name, self.server_port = "localhost", 0
+
+    def handle_error(self, *_: Any) -> None:
+        """What broke an answer and where, without its text, which may be a client's words."""
+        error = sys.exc_info()[1]
+        if error is None or isinstance(error, ConnectionError):  # the guard called it off
+            return
+        traceback.print_tb(error.__traceback__)
+        print(type(error).__name__, file=sys.stderr, flush=True)
 
 
 def run(_host: str, _port: int, provider: Any, *, path: Any, world: int = 1) -> None:

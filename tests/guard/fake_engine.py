@@ -3,14 +3,19 @@
 As a program it is the engine: a token every 50 ms, as many as are asked for; a prompt that ends
 with ``forget me`` gets two and then silence, and one that begins with ``slowly`` is prefilled by 16
 tokens each tenth of a second.  ``make_runtime`` makes a runtime whose Python starts it in the
-launcher's place.
+launcher's place.  What ``breaks`` there is the answer to such a prompt or to a ``probe``, the
+``facts``, the ``tokenizer`` at its second question, or the ``process`` at the prompt "4", just
+after its connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 EVERY_S = 0.05
@@ -24,15 +29,21 @@ SHIM = """#!{python}
 import os, sys
 words = sys.argv[1:]
 if any(word.endswith("mlx_launcher.py") for word in words):
-    words = [{this!r}, words[words.index("--guard-socket") + 1]]
+    words = [{this!r}, words[words.index("--guard-socket") + 1], {breaks!r}]
+elif {breaks!r} == "tokenizer":
+    os.execv("/bin/sh", ["sh", "-c", {dying!r}])
 os.execv({python!r}, [{python!r}, *words])
 """
+TOLD = {"vocabulary": 9, "chat": True, "tools": False, "thinking": False, "template_arguments": []}
+DYING = f"read ask; echo '{json.dumps(TOLD)}'; read ask"
 
 
-def make_runtime(place: Path) -> Path:
+def make_runtime(place: Path, *, breaks: str = "") -> Path:
     program = place / "bin/python"
     program.parent.mkdir(parents=True)
-    program.write_text(SHIM.format(python=sys.executable, this=__file__))
+    program.write_text(
+        SHIM.format(python=sys.executable, this=__file__, breaks=breaks, dying=DYING)
+    )
     program.chmod(0o755)
     return place
 
@@ -41,8 +52,14 @@ def _data(value: object) -> bytes:
     return b"data: " + (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n\n"
 
 
-async def _generate(asked: dict, writer: asyncio.StreamWriter) -> None:
+async def _generate(asked: dict, writer: asyncio.StreamWriter, breaks: str) -> None:
     prompt = asked.get("prompt") or asked["messages"][-1]["content"]
+    if prompt == breaks or (breaks == "probe" and asked["max_tokens"] == 2):
+        return
+    if breaks == "process" and prompt == "4":
+        writer.close()
+        await asyncio.sleep(EVERY_S)
+        os.kill(os.getpid(), signal.SIGKILL)
     if prompt.startswith(SLOWLY):
         for done in range(STEP, len(prompt), STEP):
             writer.write(f": keepalive {done}/{len(prompt)}\n\n".encode())
@@ -59,24 +76,26 @@ async def _generate(asked: dict, writer: asyncio.StreamWriter) -> None:
     writer.write(_data({"choices": [], "usage": usage}) + _data(b"[DONE]"))
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, breaks: str
+) -> None:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     writer.write(b"HTTP/1.0 200 OK\r\n\r\n")
     try:
         if head.startswith("get"):
-            writer.write(json.dumps(FACTS).encode())
+            writer.write(json.dumps({} if breaks == "facts" else FACTS).encode())
         else:
             length = int(head.split("content-length: ")[1].split("\r\n")[0])
-            await _generate(json.loads(await reader.readexactly(length)), writer)
+            await _generate(json.loads(await reader.readexactly(length)), writer, breaks)
     except OSError:
         pass  # called off
     writer.close()
 
 
-async def main(socket: str) -> None:
-    server = await asyncio.start_unix_server(_answer, socket)
+async def main(socket: str, breaks: str) -> None:
+    server = await asyncio.start_unix_server(partial(_answer, breaks=breaks), socket)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))

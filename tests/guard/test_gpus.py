@@ -10,6 +10,7 @@ import pynvml
 import pytest
 
 from guard import gpu, gpu_ready
+from tests.guard.instance import Instance
 
 ONE = "GPU-11111111-2222-3333-4444-555555555555"
 LISTED = f"GPU 0: NVIDIA RTX PRO 6000 Blackwell Workstation Edition (UUID: {ONE})"
@@ -115,3 +116,43 @@ def test_a_driver_that_does_not_answer_is_waited_for(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pynvml, "nvmlInit", missing)
     assert "does not answer" in (gpu.busy([ONE], 1) or "")
     assert gpu.busy([], 1) is None
+
+
+HANGS = """
+import time
+class NVMLError(Exception): pass
+def nvmlInit(): time.sleep(3600)
+"""
+
+
+def test_a_driver_that_hangs_holds_up_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watchdog is told, whoever asks is told what is waited for, and the unit's start ends."""
+    (tmp_path / "pynvml.py").write_text(HANGS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("WATCHDOG_USEC", "900000")
+    instance = Instance(tmp_path, tmp_path / "model", gpu_uuids=[ONE], start_timeout_s=4)
+    instance.start()
+    why = "starting: the NVIDIA driver has not answered for "
+    instance.until(lambda: f"STATUS={why}2 s" in instance.notified())
+    assert instance.client.get("/health").json()["reason"] in f"{why}2 s"
+    beats = instance.notified().count("WATCHDOG=1")
+    assert instance.process is not None
+    assert instance.process.wait(20) == 1
+    assert "the NVIDIA driver has not answered for 4 s" in instance.state()["reason"]
+    assert instance.notified().count("WATCHDOG=1") > beats > 3
+    instance.__exit__()
+
+
+def test_leaving_does_not_wait_for_a_driver_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM while it waits ends the guard at once, its question open."""
+    (tmp_path / "pynvml.py").write_text(HANGS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    instance = Instance(tmp_path, tmp_path / "model", gpu_uuids=[ONE])
+    instance.start()
+    instance.until(lambda: "has not answered" in instance.state()["reason"])
+    assert instance.stop(within_s=5) == 0
+    instance.__exit__()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import importlib.util
 import inspect
+import io
 import json
 import pickle
 import socket
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +22,13 @@ from typing import Any
 import pytest
 from mlx_lm import server
 from mlx_lm.models.cache import KVCache, LRUPromptCache
+from mlx_lm.tool_parsers import qwen3_coder
 from mlx_lm.utils import load_tokenizer
 from transformers.utils import chat_template_utils
 
+from guard import upstream
+from guard.ask import Event, Finish
+from guard.engines import mlx
 from tests.guard.models import make_tiny_llama
 
 ROOT = Path(__file__).parents[2]
@@ -163,6 +170,38 @@ def test_streams_still_lack_logprobs_and_signs_upstream() -> None:
     assert "logprobs" not in streamed
 
 
+def test_scores_do_not_gather_while_a_call_is_generated() -> None:
+    """In effect: told in parts, each of which the guard takes, and few are kept."""
+    handler = launcher.Handler.__new__(launcher.Handler)
+    handler.stream = handler.logprobs = True
+    handler.request_id, handler.created, handler.system_fingerprint = "chatcmpl-1", 1, "f"
+    handler.object_type, handler.requested_model = "chat.completion.chunk", "default_model"
+    handler._signed, handler._scored = time.monotonic(), []  # noqa: SLF001
+    handler.wfile = io.BytesIO()
+    top = [{"id": 100_000 + n, "logprob": -12.345678901234567} for n in range(10)]
+    gathered = 0
+    for number in range(8000):  # far quicker than a second's worth, which is told as it passes
+        handler._see(SimpleNamespace(token=number, logprob=-1.5, top_tokens=top))  # noqa: SLF001
+        gathered = max(gathered, len(handler._scored))  # noqa: SLF001
+    assert gathered < 1000
+    rest = handler.generate_response("", "length")
+    told = handler.wfile.getvalue() + b"data: " + json.dumps(rest).encode() + b"\n\n"
+
+    async def read() -> list[Event]:
+        reader = asyncio.StreamReader(limit=upstream.LINE_LIMIT)
+        reader.feed_data(told)
+        reader.feed_eof()
+        answer, found = upstream.Answer(200, reader), []
+        while block := await answer.block():
+            found += mlx._events(block)  # noqa: SLF001
+        return found
+
+    *parts, end = asyncio.run(read())
+    assert end == Finish("length")
+    assert [score.token for part in parts for score in part.scored] == [*range(8000)]
+    assert all(len(score.top) == 10 for part in parts for score in part.scored)
+
+
 @pytest.mark.parametrize("wrong", [7, {"name": "weather"}, [None], {"name": "f", "arguments": {}}])
 def test_a_call_that_is_none_breaks_upstream_only(wrong: object) -> None:
     """Needed, and in effect: left out here; the last is a whole one, which both pass on."""
@@ -177,6 +216,44 @@ def test_a_call_that_is_none_breaks_upstream_only(wrong: object) -> None:
     )
 
 
+def test_a_call_that_cannot_be_read_is_logged_upstream_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Needed, and in effect: what a model wrote is the client's, and does not go to the journal."""
+    number = {"properties": {"x": {"type": "number"}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": number}}]
+    text = "<function=f>\n<parameter=x>\nsecret words\n</parameter>\n</function>"
+    assert server.ToolCallFormatter(qwen3_coder.parse_tool_call, tools)([text]) == []
+    assert "secret words" in caplog.text
+    caplog.clear()
+    ours = launcher.whole_calls(qwen3_coder.parse_tool_call)
+    assert server.ToolCallFormatter(ours, tools)([text]) == []
+    assert "Failed to parse tool call (ValueError: ValueError)" in caplog.text
+    assert "secret words" not in caplog.text
+
+
+@pytest.mark.parametrize("whose", ["upstream", "ours"])
+def test_what_breaks_an_answer_is_told_upstream_only(
+    whose: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Needed, and in effect: by its type and place here, and a client that left not at all."""
+    kind = ThreadingHTTPServer if whose == "upstream" else launcher.Server
+
+    def answer(error: Exception) -> None:
+        raise error
+
+    for error in (KeyError("secret words"), BrokenPipeError()):
+        try:
+            answer(error)
+        except Exception:  # noqa: BLE001 - as socketserver does it
+            kind.handle_error(kind.__new__(kind), None, "")
+    told = capsys.readouterr().err
+    assert "KeyError" in told
+    assert "test_launcher.py" in told
+    assert ("secret words" in told) == (whose == "upstream")
+    assert ("BrokenPipeError" in told) == (whose == "upstream")
+
+
 def test_the_server_still_sets_no_limits_and_is_not_strict() -> None:
     """Needed: no memory or cache limit, and a group that may silently be of one."""
     source = inspect.getsource(server)
@@ -187,8 +264,6 @@ def test_the_server_still_sets_no_limits_and_is_not_strict() -> None:
 
 def test_the_backlog_is_still_short_upstream() -> None:
     """Needed: http.server's own backlog of five."""
-    from http.server import ThreadingHTTPServer
-
     assert ThreadingHTTPServer.request_queue_size == 5
     assert launcher.Server.request_queue_size > 64
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.guard.fake_engine import make_runtime
 from tests.guard.instance import Instance, events
 from tests.guard.streaming import InFlight
 
@@ -87,6 +88,8 @@ def test_the_engine_inherits_no_secret(fresh: Instance) -> None:
         ({"frobnicate": 1}, "`frobnicate`: extra inputs are not permitted"),
         ({"context_tokens": "many"}, "`context_tokens`: input should be a valid integer"),
         ({"instance": "Tiny"}, "`instance`: "),
+        ({"concurrency": 5}, "`decode_concurrency`: value error, 4 is less than `concurrency` (5)"),
+        ({"engine": "vllm"}, "no such engine: `vllm`; there are: mlx"),
         ({"engine_environment": {"LD_PRELOAD": "x"}}, "`engine_environment.LD_PRELOAD"),
     ],
 )
@@ -114,6 +117,44 @@ def test_a_model_that_cannot_load_fails_and_says_so(tmp_path: Path, tiny: Path) 
     assert instance.process is not None
     assert instance.process.wait(30) == 1
     assert "generation thread died while starting" in instance.state()["reason"]
+    instance.__exit__()
+
+
+@pytest.mark.parametrize(
+    ("breaks", "words", "kept"),
+    [
+        ("1", "the engine broke off while loading", False),
+        ("4", "the engine broke off while warming", False),
+        ("probe", "the probe failed: ", False),
+        ("process", "the engine killed by SIGKILL while starting", False),
+        ("tokenizer", "no tokens can be counted: the tokenizer died", True),
+        ("facts", "the guard made a mistake: KeyError", True),
+    ],
+)
+def test_a_start_that_breaks_off_says_so(
+    tmp_path: Path, tiny: Path, breaks: str, words: str, kept: object
+) -> None:
+    """Wherever it does; and an engine that lives on may have broken over a kernel that was kept."""
+    runtime = make_runtime(tmp_path / "runtime", breaks=breaks)
+    instance = Instance(tmp_path, tiny, runtime=str(runtime))
+    instance.start()
+    assert instance.process is not None
+    assert instance.process.wait(30) == 1
+    assert instance.state()["state"] == "failed"
+    assert instance.state()["last_failure"]["reason"].startswith(words)
+    assert ("Traceback" in instance.log()) == ("mistake" in words)
+    assert any((instance.cache_dir / "ptx").iterdir()) == kept
+    instance.__exit__()
+
+
+def test_a_runtime_that_is_gone_is_said_to_be(tmp_path: Path, tiny: Path) -> None:
+    """One line of what is missing where."""
+    instance = Instance(tmp_path, tiny, runtime=str(tmp_path / "gone"))
+    instance.start()
+    assert instance.process is not None
+    assert instance.process.wait(30) == 1
+    assert instance.state()["reason"].startswith("the engine cannot be started: ")
+    assert f"{tmp_path}/gone/bin/python" in instance.state()["reason"]
     instance.__exit__()
 
 
@@ -149,6 +190,7 @@ def test_a_dead_generation_thread_is_found(fresh: Instance) -> None:
     assert fresh.process is not None
     assert fresh.process.wait(10) == 1
     assert "generation thread died" in fresh.state()["reason"]
+    assert not any((fresh.cache_dir / "ptx").iterdir())  # of which it may have died
 
 
 @pytest.mark.parametrize("busy", [True, False])

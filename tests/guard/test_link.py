@@ -116,6 +116,54 @@ def test_rank_0_waits_for_its_own_address() -> None:
     assert asyncio.run(wait()).generation
 
 
+def says(*lines: bytes) -> tuple[str, bytes]:
+    """What rank 0 says of a rank 1 that says this, and what it hears until the link is closed."""
+
+    async def play() -> tuple[str, bytes]:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            mine = link(other.getsockname()[1])
+        mine.group = mine.group.model_copy(update={"rank": 0, "link_timeout_s": 60})
+        mine.about = {"slug": "ours"}
+        meeting = asyncio.create_task(mine.meet())
+        await asyncio.sleep(0.2)
+        host, _, port = mine.group.meeting.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, port, local_addr=("127.0.0.2", 0))
+        writer.writelines(lines)
+        try:
+            heard = await asyncio.wait_for(reader.read(), 5)
+        finally:
+            writer.close()
+            meeting.cancel()
+            await mine.close()
+        return mine.words, heard
+
+    return asyncio.run(play())
+
+
+def test_a_rank_that_is_refused_is_hung_up_upon() -> None:
+    """It is told why, and its link does not stay open for as long as it likes."""
+    words, heard = says(b'{"hello": {"rank": 1, "slug": "theirs"}}\n')
+    assert "was refused: different slug" in words
+    assert json.loads(heard) == {"refused": "different slug"}
+
+
+@pytest.mark.parametrize(
+    "hello", [b"5", b"[5]", b"{", b"[" * 20_000, b'{"hello": 5}', b'{"hello": {"rank": "x"}}']
+)
+def test_what_is_no_hello_is_hung_up_upon(hello: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever speaks to that port, rank 0 goes on waiting for its ranks."""
+    words, _ = says(hello + b"\n")
+    assert "waiting" in words or "there is no rank -1" in words
+    assert not caplog.records  # asyncio's, of what nobody has caught
+
+
+@pytest.mark.parametrize("line", [b"5", b"[" * 20_000])
+def test_a_rank_that_talks_nonsense_is_lost(line: bytes) -> None:
+    """Its loss is noticed like any other: before the start it is waited for again."""
+    words, _ = says(b'{"hello": {"rank": 1, "slug": "ours"}}\n', line + b"\n")
+    assert "the link to rank 1 broke" in words
+
+
 def test_nccl_is_told_the_interface_of_its_own_address_and_no_other(tmp_path: Path) -> None:
     """By its exact name; loopback's where the ranks of one host have no other."""
     for name in {name for _, name in socket.if_nameindex()}:
