@@ -35,7 +35,7 @@ elif {breaks!r} == "tokenizer":
 os.execv({python!r}, [{python!r}, *words])
 """
 TOLD = {"vocabulary": 9, "chat": True, "tools": False, "thinking": False, "template_arguments": []}
-DYING = f"read ask; echo '{json.dumps(TOLD)}'; read ask"
+DYING = f"echo '{json.dumps(TOLD)}'; read ask; echo '{{\"tokens\": 0}}'; read ask"
 
 
 def make_runtime(place: Path, *, breaks: str = "") -> Path:
