@@ -189,7 +189,7 @@ def locked(hosts: Sequence[Host], path: Path | None, errors: Console) -> Lock:
                     where,
                     endpoint=endpoint,
                     token=token,
-                    progress=lambda source: status.update(f"{source}: headers, then a trace"),
+                    progress=status.update,
                 )
         except LockError as error:
             mistakes.append(str(error))

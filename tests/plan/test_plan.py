@@ -10,10 +10,23 @@ import pytest
 from hub import lock
 from hub.lock import Checkpoint, Entry, Lock
 from planner.declared import Model
-from tests.planner.test_place import traced
+from planner.program import Program
+from planner.traced import Traced
+from tests.planner.test_place import traced as without_programs
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30
+WAYS = ("", " kernels", " fused")  # of a CPU, of GPUs
+NOTHING = ((({}, {}, {}, 1),), (0,))  # an operation that takes nothing
+
+
+def traced(*arguments, **more):
+    """A trace as the lock keeps it: with all evaluations of the server's."""
+    chunks = [f"{it}{way}" for it in ("admit", "chunk", "stay") for way in WAYS]
+    program = Program(tasks=(NOTHING,), runs=(NOTHING,))
+    made = without_programs(*arguments, **more).to_json()
+    programs = {name: program.to_json() for name in [*chunks, "join", "roll"]}
+    return Traced.from_json(json.loads(json.dumps({**made, "programs": programs})))
 
 
 def run(*words, cwd=ROOT):
