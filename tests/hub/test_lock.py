@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -268,6 +269,48 @@ def test_the_trace_has_limits_and_leaves_nothing(limits, says, files, tmp_path, 
         tracing.trace(texts, {}, **limits)
 
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_plan_that_is_ended_takes_its_trace_along(how, tmp_path):
+    """Both children; and the directory, where it could still be removed."""
+    directory, place = llama.write(tmp_path / "model", layers=400), tmp_path / "tmp"  # 10 s
+    place.mkdir()
+    plan = subprocess.Popen(
+        [sys.executable, ROOT / "plan.py", "--model", directory, "--gpu", "H200"],
+        env={**os.environ, "TMPDIR": str(place), "XDG_CACHE_HOME": str(tmp_path)},
+        stderr=subprocess.PIPE,
+    )
+
+    def traces():
+        seen = (one / "cmdline" for one in Path("/proc").iterdir() if one.name.isdigit())
+        return [one for one in seen if str(place).encode() in _read(one)]
+
+    try:
+        _until(lambda: len(traces()) == 2, seconds=20)
+        plan.send_signal(how)
+        _, said = plan.communicate(timeout=10)
+    finally:
+        plan.kill()
+
+    _until(lambda: not traces(), seconds=3)
+    assert how == signal.SIGKILL or not [*place.iterdir()]
+    assert b"Traceback" not in said
+    assert plan.returncode in {-how, 1, 128 + how}
+
+
+def _read(path):
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
+
+
+def _until(true, *, seconds):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99}', '{"format": 1}', "\0"])
