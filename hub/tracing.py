@@ -98,7 +98,7 @@ def _started(
         stderr=subprocess.PIPE,
         env=environment,
         cwd=directory,
-        preexec_fn=limit,  # noqa: PLW1509 -- no threads are started before this
+        preexec_fn=limit,  # noqa: PLW1509 -- other threads (the status line) hold nothing that it needs
         start_new_session=True,
         text=True,
     ) as child:
