@@ -185,6 +185,9 @@ class Checkout:
         unknown = [source for source, model in asked.items() if lock.traced(model) is None]
         if unknown:
             raise LockError(f"models.lock: knows nothing of {', '.join(unknown)}; run ./plan.py")
+        unhashed = [source for source in asked if not lock.models[source].hashed]
+        if unhashed:
+            raise LockError(f"models.lock: has no hashes of {', '.join(unhashed)}; deploy once")
         declaration = planned.planned(host, bound, lock, self._sources, kin)
         if declaration.refusals:
             raise ValueError("; ".join(declaration.refusals))

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
+from rich.text import Text
 
 from hub.lock import Entry, Lock, LockError, ensure
 from planner.declared import Gpu, Host, InventoryError, Model, Secret
@@ -26,6 +30,7 @@ from planner.why import why
 
 ROOT = Path(__file__).parent
 FITS, COULD_NOT_TELL, DOES_NOT_FIT = 0, 1, 2
+OF_A_MODEL = ("gpu", "gpus", "memory", "context", "concurrency")  # an inventory has its own
 
 
 class Fault(Exception):  # noqa: N818 -- the message is all there is to it
@@ -36,11 +41,17 @@ class Fault(Exception):  # noqa: N818 -- the message is all there is to it
 @click.argument("inventory", required=False, type=click.Path(path_type=Path))
 @click.option("--model", help="Plan for REPO@REVISION or a directory, without an inventory.")
 @click.option("--gpu", help="With --model: the GPU's name, or the part of it that tells it apart.")
-@click.option("--gpus", default=1, show_default=True, help="With --model: how many of them.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="With --model: how many of them.",
+)
 @click.option("--memory", type=float, help="With --model: a CPU host of this many GiB instead.")
 @click.option("--context", default=8192, show_default=True, help="With --model: tokens.")
 @click.option("--concurrency", default=4, show_default=True, help="With --model: requests at once.")
-@click.option("--lock", "lock_path", type=click.Path(path_type=Path), help="The models.lock.")
+@click.option("--lock", "lock_path", type=click.Path(path_type=Path), help="The `models.lock`.")
 @click.option("--why", "explain", metavar="MODEL", help="Every rule that was checked for a model.")
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on stdout (docs/planner.md)."
@@ -62,18 +73,60 @@ def main(  # noqa: PLR0913, PLR0917 -- one for each option
     """Say what goes on which GPU of INVENTORY's hosts, and why not elsewhere."""
     errors = Console(stderr=True, highlight=False)
     try:
-        if inventory is not None and model is None:
+        judge(click.get_current_context(), svg)
+        if inventory is not None:
             hosts = read_inventory(inventory)
         else:
             hosts = (what_if(model, gpu, gpus, memory, context, concurrency),)
+            lock_path = lock_path or cache()
+        if explain is not None:
+            must_be_declared(explain, hosts)
         lock = locked(hosts, lock_path, errors)
+        plan = place(hosts, lock)
+        show(plan, hosts, lock, explain=explain, as_json=as_json, svg=svg)
     except (Fault, InventoryError, LockError) as fault:
         for line in str(fault).splitlines():
             errors.print(line, markup=False, soft_wrap=True)
         sys.exit(COULD_NOT_TELL)
-    plan = place(hosts, lock)
-    show(plan, hosts, lock, explain=explain, as_json=as_json, svg=svg)
     sys.exit(DOES_NOT_FIT if plan.refusals else COULD_NOT_TELL if plan.undecided else FITS)
+
+
+def judge(context: click.Context, svg: Path | None) -> None:
+    """Refuse what nobody would read, and what could not be written. Raises Fault."""
+    given = {
+        name
+        for name in context.params
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    if {"inventory", "model"} <= given:
+        raise Fault("give either an INVENTORY or --model, not both")
+    if "inventory" in given and (extra := [name for name in OF_A_MODEL if name in given]):
+        raise Fault(f"--{extra[0]} goes with --model; an INVENTORY declares its own")
+    if {"gpus", "memory"} <= given:
+        raise Fault("--gpus goes with --gpu, not with --memory")
+    if {"explain", "as_json"} <= given:
+        raise Fault("give either --why or --json, not both")
+    if svg is not None and (svg.is_dir() or not os.access(svg.parent, os.W_OK)):
+        raise Fault(f"--svg: {svg}: expected a file in a directory that can be written to")
+
+
+def must_be_declared(name: str, hosts: Sequence[Host]) -> None:
+    """Refuse a model that no host has, before anything is traced. Raises Fault."""
+    models = {model.name: model.slug for host in hosts for model in host.models}
+    if name not in {*models, *models.values()}:
+        there = ", ".join(f"`{one}`" for one in models) or "none"
+        raise Fault(f"--why {name}: no host declares such a model; declared: {there}")
+
+
+def cache() -> Path:
+    """Where what-ifs keep their traces: they touch nothing of the project's. Raises Fault."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    place = named if named.is_absolute() else Path("~/.cache").expanduser()
+    try:
+        (place / "mlx-hosts").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Fault(f"{place}: {error.strerror}; give a --lock") from None
+    return place / "mlx-hosts" / "models.lock"
 
 
 def show(
@@ -98,7 +151,10 @@ def show(
         with Path(os.devnull).open("w") as nowhere:
             drawn = Console(record=True, width=150, file=nowhere, highlight=False)
             drawn.print(report(plan))
-            drawn.save_svg(str(svg), title="./plan.py", unique_id="plan")
+            try:
+                drawn.save_svg(str(svg), title="./plan.py", unique_id="plan")
+            except OSError as error:
+                raise Fault(f"--svg: {svg}: {error.strerror}") from None
 
 
 def read_inventory(path: Path) -> tuple[Host, ...]:
@@ -120,7 +176,7 @@ def read_inventory(path: Path) -> tuple[Host, ...]:
     except UnexpectedExternalError as wrapped:
         error = wrapped.exception
         raise Fault(f"{path}: {type(error).__name__}: {error}") from None
-    except Exception as error:  # noqa: BLE001 -- an inventory is a program, it may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- a program may raise anything
         raise Fault(f"{path}: {type(error).__name__}: {error}") from None
     data = {host.name: dict(host.data.dict()) for host in whole}
     if not data:
@@ -142,11 +198,18 @@ def what_if(
     """A host that is not there: so many GPUs of a kind, and one model. Raises Fault."""
     if source is None or (gpu is None) == (memory is None):
         raise Fault("give an INVENTORY, or --model with either --gpu NAME or --memory GIB")
+    if memory is not None and not 0 < memory * 2**30 < float("inf"):  # nor is it no number
+        raise Fault(f"--memory {memory}: expected a number of GiB above 0")
+    path = Path(source).resolve()
     repo, _, revision = source.partition("@")
-    where = {"path": str(Path(source).resolve())}
-    if not Path(source).is_dir():
-        where = {"repo": repo, "revision": revision or _head(repo)}
-    model = {**where, "name": Path(repo).name, "context": context, "concurrency": concurrency}
+    if path.is_dir():
+        where = {"path": str(path), "name": path.name}
+    elif re.fullmatch(r"\w[\w.-]*/[\w.-]+", repo):
+        name = repo.rpartition("/")[2]
+        where = {"repo": repo, "revision": revision or _head(repo), "name": name}
+    else:
+        raise Fault(f"--model {source}: no such directory, and no REPO@REVISION of a hub")
+    model = {**where, "context": context, "concurrency": concurrency}
     data: dict[str, object] = {"models": [model]}
     if memory is not None:
         data |= {"flavour": "cpu", "memory_bytes": int(memory * 2**30)}
@@ -175,7 +238,7 @@ def locked(hosts: Sequence[Host], path: Path | None, errors: Console) -> Lock:
     groups: dict[tuple[Path, str, str | None], list[Model]] = {}
     for host in hosts:
         where = path or ROOT / host.models_lock
-        token = _secret(host.hub.token) or os.environ.get("HF_TOKEN")
+        token = _secret(host.hub.token) if host.hub.token else os.environ.get("HF_TOKEN")
         endpoint = host.hub.endpoint
         if "endpoint" not in host.hub.model_fields_set:
             endpoint = os.environ.get("HF_ENDPOINT", endpoint)
@@ -189,7 +252,7 @@ def locked(hosts: Sequence[Host], path: Path | None, errors: Console) -> Lock:
                     where,
                     endpoint=endpoint,
                     token=token,
-                    progress=lambda source: status.update(f"{source}: headers, then a trace"),
+                    progress=lambda words: status.update(Text(words)),
                 )
         except LockError as error:
             mistakes.append(str(error))
@@ -200,16 +263,28 @@ def locked(hosts: Sequence[Host], path: Path | None, errors: Console) -> Lock:
     return Lock(models=known)
 
 
-def _secret(source: Secret | None) -> str | None:
-    if source is None:
-        return None
+def _secret(source: Secret) -> str:
     if source.env is not None:
-        return os.environ.get(source.env)
+        if source.env not in os.environ:
+            raise Fault(f"hub.token: the environment has no `{source.env}`; export it")
+        return os.environ[source.env].strip()
     try:
         return Path(str(source.file)).expanduser().read_text(encoding="utf-8").strip()
     except OSError as error:
         raise Fault(f"hub.token: {source.file}: {error.strerror}") from None
 
 
+def run() -> None:
+    """Run as a program: one line for a mistake in its options; SIGTERM ends what it started."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        main.main(standalone_mode=False)
+    except click.ClickException as error:
+        print(error.format_message(), file=sys.stderr)
+        sys.exit(COULD_NOT_TELL)
+    except click.Abort:  # Ctrl-C
+        sys.exit(128 + signal.SIGINT)
+
+
 if __name__ == "__main__":
-    main()
+    run()

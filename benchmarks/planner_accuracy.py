@@ -51,7 +51,7 @@ def one(name: str) -> dict[str, object]:
 
     from benchmarks.server_replay import MOVES, replay
     from hub.checkpoint import write_hollow
-    from hub.making import _local_header
+    from hub.making import Directory
     from planner.demand import CPU, Settings, need
     from planner.hollow import program
     from planner.hollow.__main__ import trace
@@ -75,7 +75,9 @@ def one(name: str) -> dict[str, object]:
         del made
         for place in (real, hollow):
             (place / "config.json").write_text(json.dumps(config))
-        write_hollow(hollow / "model.safetensors", _local_header(real / "model.safetensors"))
+        write_hollow(
+            hollow / "model.safetensors", Directory.read(real).headers()["model.safetensors"]
+        )
         with program.cpu():
             traced = Traced.from_json(
                 trace(hollow, [1], chunks=["cpu"], tokens=["cpu"], moves=MOVES)

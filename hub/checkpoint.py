@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 # The largest header that the format's own library accepts (safetensors, `MAX_HEADER_SIZE`).
 MAX_HEADER_BYTES = 100_000_000
+MAX_DIMENSIONS = 64  # of a shape, far more than MLX has a use for
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16,
     "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "C64": 64, "F64": 64, "I64": 64,
@@ -49,7 +51,7 @@ def read_header(raw: bytes, *, file: str, size: int) -> dict[str, Any]:
     """
     try:
         header = json.loads(raw)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a ValueError also of an integer of 5000 digits
         raise CheckpointError(f"`{file}`: its header is not JSON") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"`{file}`: its header is not a JSON object")
@@ -73,14 +75,18 @@ def read_header(raw: bytes, *, file: str, size: int) -> dict[str, Any]:
 def _span(name: str, tensor: object, *, file: str, data: int) -> tuple[int, int]:
     if not isinstance(tensor, dict) or not {"dtype", "shape", "data_offsets"} <= set(tensor):
         raise CheckpointError(f"`{file}`: tensor `{name}` has no dtype, shape and data_offsets")
-    bits = BITS.get(tensor["dtype"])
+    dtype, shape, offsets = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
+    bits = BITS.get(dtype) if isinstance(dtype, str) else None
     if bits is None:
         raise CheckpointError(
-            f"`{file}`: tensor `{name}` is of the unknown type {tensor['dtype']!r}"
+            f"`{file}`: tensor `{name}` is of the unknown type {reprlib.repr(dtype)}"
         )
-    shape, offsets = tensor["shape"], tensor["data_offsets"]
     numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [-1]
-    if len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in numbers):  # noqa: PLR2004
+    if (
+        not all(type(n) is int and 0 <= n < 2**63 for n in numbers)
+        or len(offsets) != 2  # noqa: PLR2004 -- from and to
+        or len(shape) > MAX_DIMENSIONS
+    ):
         raise CheckpointError(f"`{file}`: tensor `{name}`: expected shape and offsets of integers")
     start, end = offsets
     if end < start or end > data:
@@ -89,7 +95,7 @@ def _span(name: str, tensor: object, *, file: str, data: int) -> tuple[int, int]
         )
     if (end - start) * 8 != math.prod(shape) * bits:
         raise CheckpointError(
-            f"`{file}`: tensor `{name}` of shape {shape} and type {tensor['dtype']} "
+            f"`{file}`: tensor `{name}` of shape {reprlib.repr(shape)} and type {dtype} "
             f"takes {math.prod(shape) * bits // 8} bytes, its offsets say {end - start}"
         )
     return start, end

@@ -6,20 +6,23 @@ what was traced of it by the versions of mlx-lm and mlx that traced it.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hub.format import FORMAT, wrong
 from planner.declared import Model
 from planner.record import Record
 from planner.traced import Traced
 
-FORMAT = 9
+ANEW = "remove it, and it is made anew"
 
 
 class LockError(ValueError):
@@ -34,6 +37,7 @@ class File(Record):
     size: int
     sha256: str | None = None  # of a file kept by LFS, and of a local one
     oid: str | None = None  # git's hash of any other file: sha1 of `blob SIZE\0` and the content
+    mtime_ns: int | None = None  # of a local one, when it was hashed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,12 @@ class Entry(Record):
     files: tuple[File, ...]
     checkpoint: Checkpoint
     traces: Mapping[str, Traced | str] = field(default_factory=dict)  # a sentence: refused
+    content: str | None = None  # of a directory: digest of what was traced (`making.Directory`)
+
+    @property
+    def hashed(self) -> bool:
+        """Whether all that a host is held to is known: a plan alone hashes no weights."""
+        return all(file.sha256 or file.oid for file in self.files)
 
     @property
     def download_bytes(self) -> int:
@@ -62,6 +72,7 @@ class Entry(Record):
 
     def to_json(self) -> dict[str, object]:
         return {
+            **({"content": self.content} if self.content else {}),
             "files": [
                 {key: value for key, value in file.to_json().items() if value is not None}
                 for file in self.files
@@ -77,6 +88,7 @@ class Entry(Record):
     def from_json(cls, source: str, data: Mapping[str, Any]) -> Entry:
         return cls(
             source=source,
+            content=data.get("content"),
             files=tuple(File(**file) for file in data["files"]),
             checkpoint=Checkpoint(**data["checkpoint"]),
             traces={
@@ -110,38 +122,45 @@ class Lock(Record):
 
 def read(path: Path | str) -> Lock:
     """The lock at ``path``; an empty one where there is no file. Raises LockError."""
-    path = Path(path)
+    data = _data(Path(path))
+    if words := wrong(data):
+        raise LockError(f"{path}: not a models.lock: {words}; {ANEW}")
     try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError:
-        return Lock()
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LockError(f"{path}: cannot be read: {error}") from None
-    try:
-        if data["format"] != FORMAT:
-            raise LockError(
-                f"{path}: format {data['format']!r}; this program reads {FORMAT}; "
-                "remove it, and it is made anew"
-            )
         models = {source: Entry.from_json(source, it) for source, it in data["models"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, LockError):
-            raise
         raise LockError(
-            f"{path}: not a models.lock ({type(error).__name__}: {error}); "
-            "remove it, and it is made anew"
+            f"{path}: not a models.lock ({type(error).__name__}: {error}); {ANEW}"
         ) from None
     return Lock(models=models)
 
 
+def _data(path: Path) -> dict[str, Any]:
+    """The object at ``path``, of this format. Raises LockError."""
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return Lock().to_json()
+    except OSError as error:
+        raise LockError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise LockError(f"{path}: not a models.lock: {error}; {ANEW}") from None
+    if not isinstance(data, dict) or "format" not in data:
+        raise LockError(f"{path}: not a models.lock; {ANEW}")
+    if data["format"] != FORMAT:
+        raise LockError(f"{path}: format {data['format']!r}; this program reads {FORMAT}; {ANEW}")
+    return data
+
+
 def write(lock: Lock, path: Path | str) -> None:
     """Replace the file at ``path`` in one step: a reader sees the old one or the new one."""
-    path = Path(path)
-    text = json.dumps(lock.to_json(), indent=1) + "\n"
+    _replace(Path(path), lock.to_json())
+
+
+def _replace(path: Path, data: Mapping[str, object]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w") as file:
-            file.write(text)
+            file.write(json.dumps(data, indent=1) + "\n")
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
@@ -151,6 +170,28 @@ def write(lock: Lock, path: Path | str) -> None:
         raise
 
 
+def _add(entry: Entry, path: Path) -> None:
+    """Put ``entry`` into the file, beside what others have put there meanwhile."""
+    try:
+        with _alone(path.parent):
+            data = _data(path)
+            models = {**data["models"], entry.source: entry.to_json()}
+            _replace(path, {**data, "models": dict(sorted(models.items()))})
+    except OSError as error:
+        raise LockError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep other programs from writing: by the directory, since the file itself is replaced."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def ensure(
     models: Iterable[Model],
     path: Path | str,
@@ -158,34 +199,52 @@ def ensure(
     mlx_lm: str | None = None,
     endpoint: str | None = None,
     token: str | None = None,
+    hashed: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Lock:
     """A lock in which each of ``models`` was traced by ``mlx_lm``; fetches what is missing.
 
     ``mlx_lm`` is a version (None: the one installed here, which the runtimes are locked to).
-    Neither the network nor MLX is touched where nothing is. ``endpoint`` is the hub's address
-    (None: what ``HF_ENDPOINT`` says, else the public one). Raises LockError with a line for each
-    model that could not be locked, after the others were written.
+    Neither the network nor MLX is touched where nothing is; a directory that is here is looked at,
+    and traced again where it holds another model than the lock says. ``endpoint`` is the hub's
+    address (None: what ``HF_ENDPOINT`` says, else the public one). ``hashed``: with the hashes of a
+    directory's files, which a deploy holds a host to, and which take a minute for 15 GB.
+    ``progress`` is told what takes time. Raises LockError with a line for each model that could not
+    be locked, after the others were written.
     """
+    path = Path(path)
     lock = read(path)
     mlx_lm = mlx_lm or version("mlx-lm")
-    missing = {model.source: model for model in models if lock.traced(model, mlx_lm=mlx_lm) is None}
-    if not missing:
+    known = dict(lock.models)
+    asked = {
+        model.source: model
+        for model in models
+        if lock.traced(model, mlx_lm=mlx_lm) is None
+        or (model.path and Path(model.path).is_dir())
+        or (hashed and not known[model.source].hashed)
+    }
+    if not asked:
         return lock
     from hub import making  # noqa: PLC0415 -- a complete lock needs none of what this imports
 
-    known = dict(lock.models)
+    def begin(words: str) -> None:
+        if not os.access(path.parent, os.W_OK):
+            raise LockError(f"{path}: cannot be written: `{path.parent}` is no writable directory")
+        progress(words)
+
     mistakes: list[str] = []
-    for source, model in missing.items():
-        progress(source)
+    maker = making.Maker(
+        mlx_lm=mlx_lm, endpoint=endpoint, token=token, hashed=hashed, progress=begin
+    )
+    for source, model in asked.items():
         try:
-            known[source] = making.entry(
-                model, known.get(source), mlx_lm=mlx_lm, endpoint=endpoint, token=token
-            )
+            made = maker.entry(model, known.get(source))
         except making.Failed as error:
             mistakes.append(f"{model.slug}: {error}")
         else:
-            write(Lock(models=known), path)
+            if made != known.get(source):
+                _add(made, path)
+            known[source] = made
     if mistakes:
         raise LockError("\n".join(mistakes))
     return Lock(models=known)

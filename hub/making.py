@@ -6,13 +6,14 @@ import fnmatch
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hub import checkpoint, tracing
 from hub.lock import Checkpoint, Entry, File
+from planner.amounts import gib
 from planner.declared import Model
 from planner.traced import Traced
 
@@ -29,33 +30,163 @@ class Failed(RuntimeError):  # noqa: N818 -- raised once for each model, collect
     """A model that could not be locked, in one sentence."""
 
 
-def entry(
-    model: Model,
-    known: Entry | None,
-    *,
-    mlx_lm: str,
-    endpoint: str | None = None,
-    token: str | None = None,
-) -> Entry:
-    """What the lock keeps of ``model``. Raises Failed."""
-    try:
-        if model.path is not None:
-            files, texts, headers = _from_directory(Path(model.path))
-        else:
-            files, texts, headers = _from_hub(model, endpoint, token)
-        traced = tracing.trace(texts, headers)
-    except (checkpoint.CheckpointError, tracing.TraceError) as error:
-        raise Failed(f"{model.source}: {error}") from None
-    if isinstance(traced, Traced) and traced.mlx_lm != mlx_lm:
-        raise Failed(
-            f"{model.source}: mlx-lm {traced.mlx_lm} is installed here, the hosts get {mlx_lm}; "
-            "install the locked one"
+@dataclass(frozen=True, kw_only=True)
+class Maker:
+    """Makes entries; the fields are ``hub.lock.ensure``'s."""
+
+    mlx_lm: str
+    endpoint: str | None
+    token: str | None
+    hashed: bool
+    progress: Callable[[str], None]
+
+    def entry(self, model: Model, known: Entry | None) -> Entry:
+        """What the lock keeps of ``model``: what is ``known``, where it is so. Raises Failed."""
+        try:
+            if model.path is None:
+                return self._from_hub(model, known)
+            return self._from_directory(model, Path(model.path), known)
+        except (checkpoint.CheckpointError, tracing.TraceError) as error:
+            raise Failed(f"{model.source}: {error}") from None
+        except OSError as error:
+            raise Failed(f"{model.source}: {error.strerror}: {error.filename}") from None
+
+    def _from_hub(self, model: Model, known: Entry | None) -> Entry:
+        from hub import client  # noqa: PLC0415 -- a directory needs no hub
+
+        assert model.repo, "a model has a repository or a path"  # noqa: S101
+        assert model.revision, "a repository has a revision"  # noqa: S101
+        self.progress(f"{model.source}: headers, then a trace")
+        repository = client.Repository(
+            repo=model.repo,
+            revision=model.revision,
+            endpoint=self.endpoint,
+            token=self.token,
+            deadline=client.within(),
         )
-    traces = dict(known.traces) if known else {}
-    traces[mlx_lm] = traced
-    return Entry(
-        source=model.source, files=files, checkpoint=summary(texts, headers), traces=traces
-    )
+        try:
+            wanted, configuration, weights = _checked(repository.where, repository.files())
+            texts = {file.path: repository.text(file) for file in configuration}
+            _configured(repository.where, texts)
+            headers = {file.path: repository.header(file) for file in weights}
+        except client.HubError as error:
+            raise Failed(str(error)) from None
+        traces = known.traces if known else {}
+        return self._traced(model, wanted, texts, headers, traces)
+
+    def _from_directory(self, model: Model, path: Path, known: Entry | None) -> Entry:
+        directory = Directory.read(path)
+        same = known is not None and known.content == directory.content
+        traces = known.traces if known and same else {}
+        if self.mlx_lm not in traces:
+            self.progress(f"{model.source}: headers, then a trace")
+        files = self._with_hashes(model, directory, known)
+        if known and self.mlx_lm in traces:
+            return replace(known, files=files)
+        made = self._traced(model, files, directory.texts, directory.headers(), traces)
+        return replace(made, content=directory.content)
+
+    def _with_hashes(
+        self, model: Model, directory: Directory, known: Entry | None
+    ) -> tuple[File, ...]:
+        """The directory's files with their hashes, as far as they are known or wanted."""
+        before = {file.path: file for file in known.files} if known else {}
+
+        def is_known(file: File) -> bool:
+            was = before.get(file.path)
+            return (
+                was is not None
+                and was.sha256 is not None
+                and was.size == file.size
+                # Another machine's copy has another time: only who needs the hash looks again.
+                and (was.mtime_ns == file.mtime_ns or not self.hashed)
+            )
+
+        made: dict[str, File] = {
+            file.path: before[file.path] for file in directory.files if is_known(file)
+        }
+        # These were read anyway, so that their hashes are those of what was traced.
+        for name, text in directory.texts.items():
+            if name not in made or made[name].sha256 != hashlib.sha256(text).hexdigest():
+                (file,) = (one for one in directory.files if one.path == name)
+                made[name] = replace(file, sha256=hashlib.sha256(text).hexdigest())
+        left = [file for file in directory.files if file.path not in made]
+        if left and self.hashed:
+            self.progress(f"{model.source}: hashes of {gib(sum(file.size for file in left))}")
+        for file in left:
+            sha256 = _sha256(directory.path / file.path) if self.hashed else None
+            made[file.path] = replace(file, sha256=sha256)
+        return tuple(made[file.path] for file in directory.files)
+
+    def _traced(
+        self,
+        model: Model,
+        files: tuple[File, ...],
+        texts: Mapping[str, bytes],
+        headers: Mapping[str, Mapping[str, Any]],
+        traces: Mapping[str, Traced | str],
+    ) -> Entry:
+        traced = tracing.trace(texts, headers)
+        if isinstance(traced, Traced) and traced.mlx_lm != self.mlx_lm:
+            raise Failed(
+                f"{model.source}: mlx-lm {traced.mlx_lm} is installed here, the hosts get "
+                f"{self.mlx_lm}; install the locked one"
+            )
+        return Entry(
+            source=model.source,
+            files=files,
+            checkpoint=summary(texts, headers),
+            traces={**traces, self.mlx_lm: traced},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory:
+    """What is cheap to read of a model's directory: never its weights."""
+
+    path: Path
+    files: tuple[File, ...]  # without hashes
+    texts: Mapping[str, bytes]  # configuration
+    raw: Mapping[str, bytes]  # each weights file's header
+
+    @classmethod
+    def read(cls, path: Path) -> Directory:
+        """Raises Failed, CheckpointError, OSError."""
+        if not path.is_dir():
+            raise Failed(
+                f"`{path}` is not on this machine, and what it holds is not in the lock; "
+                "put its `config.json` and safetensors files at the same path here once, "
+                "or declare a `repo` and a `revision`"
+            )
+        found = {one.name: one.stat() for one in sorted(path.iterdir()) if one.is_file()}
+        wanted, configuration, weights = _checked(
+            str(path),
+            tuple(
+                File(path=name, size=it.st_size, mtime_ns=it.st_mtime_ns)
+                for name, it in found.items()
+            ),
+        )
+        texts = {file.path: (path / file.path).read_bytes() for file in configuration}
+        _configured(str(path), texts)
+        raw = {file.path: _raw_header(path / file.path) for file in weights}
+        return cls(path=path, files=wanted, texts=texts, raw=raw)
+
+    @property
+    def content(self) -> str:
+        """A digest of names, sizes, configuration and headers: what a trace is made of."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            read = self.texts.get(file.path) or self.raw.get(file.path) or b""
+            digest.update(json.dumps([file.path, file.size, len(read)]).encode() + read)
+        return digest.hexdigest()
+
+    def headers(self) -> dict[str, dict[str, Any]]:
+        """The checked headers. Raises CheckpointError."""
+        size = {file.path: file.size for file in self.files}
+        return {
+            name: checkpoint.read_header(raw, file=name, size=size[name])
+            for name, raw in self.raw.items()
+        }
 
 
 def summary(
@@ -82,11 +213,17 @@ def _checked(
     """The files wanted, those to be read, and those of weights. Raises Failed."""
     wanted = tuple(
         sorted(
-            (f for f in files if any(fnmatch.fnmatchcase(f.path, p) for p in WANTED)),
+            (
+                f
+                for f in files
+                if any(fnmatch.fnmatchcase(f.path, p) for p in WANTED)
+                # `*` is a `/` too when mlx-lm downloads; it loads what is at the top only.
+                and not ("/" in f.path and f.path.endswith(".safetensors"))
+            ),
             key=lambda file: file.path,
         )
     )
-    weights = [f for f in wanted if fnmatch.fnmatchcase(f.path, "model*.safetensors")]
+    weights = [f for f in wanted if f.path.endswith(".safetensors")]
     if not weights:
         others = sorted({Path(f.path).suffix for f in files} & {".gguf", ".bin", ".pt", ".npz"})
         found = f"; it has `{'`, `'.join(others)}`, which MLX's server does not load" * bool(others)
@@ -99,60 +236,16 @@ def _checked(
 def _configured(where: str, texts: Mapping[str, bytes]) -> None:
     try:
         config = json.loads(texts["config.json"])
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a ValueError also of an integer of 5000 digits
         raise Failed(f"{where}: `config.json` is not JSON") from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise Failed(f"{where}: `config.json` has no `model_type`")
 
 
-def _from_hub(
-    model: Model, endpoint: str | None, token: str | None
-) -> tuple[tuple[File, ...], dict[str, bytes], dict[str, dict[str, Any]]]:
-    from hub import client  # noqa: PLC0415 -- a directory needs no hub
-
-    assert model.repo, "a model has a repository or a path"  # noqa: S101
-    assert model.revision, "a repository has a revision"  # noqa: S101
-    repository = client.Repository(
-        repo=model.repo,
-        revision=model.revision,
-        endpoint=endpoint,
-        token=token,
-        deadline=client.within(),
-    )
-    try:
-        wanted, configuration, weights = _checked(repository.where, repository.files())
-        texts = {file.path: repository.text(file) for file in configuration}
-        _configured(repository.where, texts)
-        headers = {file.path: repository.header(file) for file in weights}
-    except client.HubError as error:
-        raise Failed(str(error)) from None
-    return wanted, texts, headers
-
-
-def _from_directory(
-    directory: Path,
-) -> tuple[tuple[File, ...], dict[str, bytes], dict[str, dict[str, Any]]]:
-    if not directory.is_dir():
-        raise Failed(
-            f"`{directory}` is not on this machine, and what it holds is not in the lock; "
-            "put its `config.json` and safetensors files at the same path here once, "
-            "or declare a `repo` and a `revision`"
-        )
-    paths = sorted(path for path in directory.iterdir() if path.is_file())
-    files = tuple(File(path=path.name, size=path.stat().st_size) for path in paths)
-    wanted, configuration, weights = _checked(str(directory), files)
-    texts = {file.path: (directory / file.path).read_bytes() for file in configuration}
-    _configured(str(directory), texts)
-    headers = {file.path: _local_header(directory / file.path) for file in weights}
-    hashed = tuple(replace(file, sha256=_sha256(directory / file.path)) for file in wanted)
-    return hashed, texts, headers
-
-
-def _local_header(path: Path) -> dict[str, Any]:
+def _raw_header(path: Path) -> bytes:
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = checkpoint.header_length(file.read(8), file=path.name, size=size)
-        return checkpoint.read_header(file.read(length), file=path.name, size=size)
+        return file.read(checkpoint.header_length(file.read(8), file=path.name, size=size))
 
 
 def _sha256(path: Path) -> str:

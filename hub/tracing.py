@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
+import math
 import os
 import resource
 import signal
@@ -21,6 +23,8 @@ from planner.traced import SIZES, Traced
 ROOT = Path(__file__).parents[1]
 TIME_LIMIT = 600.0  # seconds; a trace takes a few, one with a part for each token ten
 MEMORY_LIMIT = 8 * 2**30  # bytes of address space; a trace touches about 100 MB of it
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LIBC = ctypes.CDLL(None)
 
 
 class TraceError(RuntimeError):
@@ -53,7 +57,7 @@ def trace(
         deadline = time.monotonic() + seconds
         with contextlib.ExitStack() as stack:
             children = [
-                stack.enter_context(_started(python, directory, half, memory_bytes))
+                stack.enter_context(_started(python, directory, half, seconds, memory_bytes))
                 for half in halves
             ]
             whole, other = (_answer(child, deadline, seconds) for child in children)
@@ -65,11 +69,16 @@ def trace(
 
 @contextlib.contextmanager
 def _started(
-    python: str, directory: Path, asked: Sequence[str], memory_bytes: int
+    python: str, directory: Path, asked: Sequence[str], seconds: float, memory_bytes: int
 ) -> Iterator[subprocess.Popen[str]]:
-    """The tracing program; it is gone afterwards, whatever happened."""
+    """The tracing program; it is gone afterwards, whatever happened, and with this one."""
+    parent, most = os.getpid(), math.ceil(seconds)
 
     def limit() -> None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before that
+            os._exit(1)
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -89,7 +98,7 @@ def _started(
         stderr=subprocess.PIPE,
         env=environment,
         cwd=directory,
-        preexec_fn=limit,  # noqa: PLW1509 -- no threads are started before this
+        preexec_fn=limit,  # noqa: PLW1509 -- other threads (the status line) hold nothing that it needs
         start_new_session=True,
         text=True,
     ) as child:

@@ -49,7 +49,8 @@ def _locked(declared: Host, kin: Iterable[Host]) -> Lock:
                 ROOT / declared.models_lock,
                 endpoint=declared.hub.endpoint,
                 token=secret(declared.hub.token) or None,
-                progress=lambda source: logger.info("    Learning what %s takes", source),
+                hashed=True,
+                progress=lambda words: logger.info("    Learning what a model takes: %s", words),
             )
         except LockError as error:
             raise DeployError(f"models: nothing was touched: {error}") from None

@@ -1,7 +1,9 @@
 """What is known of a model is fetched once, refused in one sentence, and never half written."""
 
+import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -104,8 +106,9 @@ def test_the_weights_themselves_are_not_fetched(hub, tmp_path):
 
     whole = (directory / "model.safetensors").stat().st_size
     assert whole > 100 * client.FIRST
-    ranges = [it for it in hub.asked() if "model.safetensors" in json.dumps(it)]
-    assert ranges, "it asked"
+    asked = [it for it in hub.asked() if it["path"].endswith("model.safetensors")]
+    assert {"storage", "hub"} == {it["server"] for it in asked}
+    assert sum(it["bytes"] for it in asked) <= client.FIRST
 
 
 BAD = {
@@ -121,6 +124,10 @@ BAD = {
     "huge": ({"model__safetensors": b"\xff" * 64}, "the format allows"),
     "not_a_header": ({"model__safetensors": b"\x02\x00\x00\x00\x00\x00\x00\x00]["}, "not JSON"),
     "empty": ({"model__safetensors": b""}, "too short"),
+    "config_of_digits": (
+        {"config__json": b'{"model_type": "llama", "a": ' + b"1" * 5000 + b"}"},
+        "`config.json` is not JSON",
+    ),
 }
 
 
@@ -138,6 +145,22 @@ def test_a_bad_repository_is_refused_in_one_line(case, hub, files, tmp_path):
     assert says in str(raised.value)
     assert 1 == len(str(raised.value).splitlines())
     assert [] == list(path.parent.iterdir())
+
+
+def test_weights_in_a_folder_of_a_repository_are_none_of_the_models(hub, files, tmp_path):
+    """mlx-lm loads what is at the top; a name that begins as theirs does is no reason to ask."""
+    directory = tmp_path / "repo"
+    (directory / "model_fp16").mkdir(parents=True)
+    for file in files.iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    (directory / "model_fp16" / "weights.safetensors").write_bytes(b"another layout")
+    asked = model("org/folder", hub.add_repo("org/folder", directory))
+
+    found = ensure(hub, tmp_path / "models.lock", asked)
+
+    assert ["config.json", "model.safetensors", "tokenizer.json"] == [
+        file.path for file in found.models[asked.source].files
+    ]
 
 
 def test_every_bad_model_is_named_and_the_good_one_is_kept(hub, commit, files, tmp_path):
@@ -248,6 +271,48 @@ def test_the_trace_has_limits_and_leaves_nothing(limits, says, files, tmp_path, 
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_plan_that_is_ended_takes_its_trace_along(how, tmp_path):
+    """Both children; and the directory, where it could still be removed."""
+    directory, place = llama.write(tmp_path / "model", layers=400), tmp_path / "tmp"  # 10 s
+    place.mkdir()
+    plan = subprocess.Popen(
+        [sys.executable, ROOT / "plan.py", "--model", directory, "--gpu", "H200"],
+        env={**os.environ, "TMPDIR": str(place), "XDG_CACHE_HOME": str(tmp_path)},
+        stderr=subprocess.PIPE,
+    )
+
+    def traces():
+        seen = (one / "cmdline" for one in Path("/proc").iterdir() if one.name.isdigit())
+        return [one for one in seen if str(place).encode() in _read(one)]
+
+    try:
+        _until(lambda: len(traces()) == 2, seconds=20)
+        plan.send_signal(how)
+        _, said = plan.communicate(timeout=10)
+    finally:
+        plan.kill()
+
+    _until(lambda: not traces(), seconds=3)
+    assert how == signal.SIGKILL or not [*place.iterdir()]
+    assert b"Traceback" not in said
+    assert plan.returncode in {-how, 1, 128 + how}
+
+
+def _read(path):
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
+
+
+def _until(true, *, seconds):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99}', '{"format": 1}', "\0"])
 def test_a_lock_that_is_none_is_refused(content, tmp_path):
     """Never taken for an empty one."""
@@ -276,3 +341,150 @@ def test_a_failed_write_leaves_the_old_lock(hub, commit, tmp_path, monkeypatch):
 
     assert before == path.read_text()
     assert [path] == list(tmp_path.iterdir())
+
+
+def here(directory):
+    return Model(path=str(directory), name="llama", context=4096)
+
+
+def test_a_directory_that_holds_another_model_now_is_traced_again(tmp_path):
+    """Under the same path, whether its configuration or its tensors are others."""
+    path, directory = tmp_path / "models.lock", tmp_path / "model"
+    weights = []
+    for more in ({}, {"layers": 4}, {"heads": 8}):
+        llama.write(directory, **more)
+        found = lock.ensure([here(directory)], path)
+        weights.append(found.traced(here(directory)).rank(1))
+        assert found == lock.read(path)
+
+    assert weights[0].weights < weights[1].weights
+    assert weights[1].weights != weights[2].weights
+
+
+def test_a_directory_that_is_as_it_was_is_not_traced_again(tmp_path, monkeypatch):
+    """Nor is one that is not here: then the lock is all that is known."""
+    path, directory = tmp_path / "models.lock", llama.write(tmp_path / "model")
+    first = lock.ensure([here(directory)], path)
+    written = path.stat().st_mtime_ns
+    monkeypatch.setattr(tracing, "trace", None)
+
+    assert first == lock.ensure([here(directory)], path)
+    directory.rename(tmp_path / "elsewhere")
+    assert first == lock.ensure([here(directory)], path)
+    assert written == path.stat().st_mtime_ns
+
+
+def test_weights_in_a_directory_are_hashed_for_a_deploy_once_and_when_they_changed(
+    tmp_path, monkeypatch
+):
+    """A plan reads none of them; a deploy reads those again whose time or size is another."""
+    path, directory = tmp_path / "models.lock", llama.write(tmp_path / "model")
+    file = directory / "model.safetensors"
+    hashed, told = [], []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda it, kind: hashed.append(it.name) or digest(it, kind)
+    )
+
+    def ensure(**more):
+        found = lock.ensure([here(directory)], path, progress=told.append, **more)
+        entry = found.models[str(directory)]
+        return entry.hashed, {one.path: one.sha256 for one in entry.files}[file.name]
+
+    assert (False, None) == ensure()
+    assert not hashed
+    first = ensure(hashed=True)
+    assert first == ensure(hashed=True) == ensure()
+    assert [str(file)] == hashed
+    with file.open("r+b") as weights:
+        weights.seek(-1, os.SEEK_END)
+        weights.write(b"\1")
+    os.utime(file, ns=(1, 1))
+    assert first == ensure()
+    assert first != ensure(hashed=True)
+    assert [str(file)] * 2 == hashed
+    assert ["headers, then a trace", "hashes of 3 MiB", "hashes of 3 MiB"] == [
+        words.removeprefix(f"{directory}: ") for words in told
+    ]
+
+
+def test_what_another_plan_wrote_meanwhile_is_kept(tmp_path):
+    """Read again before it is replaced."""
+    path = tmp_path / "models.lock"
+    one, other = (here(llama.write(tmp_path / name)) for name in ("one", "other"))
+
+    lock.ensure([one], path, progress=lambda _: lock.ensure([other], path))
+
+    assert {one.source, other.source} == set(lock.read(path).models)
+
+
+def test_two_that_write_at_once_lose_nothing(tmp_path):
+    """One waits for the other."""
+    path = tmp_path / "models.lock"
+    program = f"""
+import sys
+from pathlib import Path
+from hub.lock import Checkpoint, Entry, _add
+for number in range(40):
+    checkpoint = Checkpoint(tensors=1, bytes_by_dtype={{}})
+    entry = Entry(source=f"{{sys.argv[1]}}{{number}}", files=(), checkpoint=checkpoint)
+    _add(entry, Path({str(path)!r}))
+"""
+    both = [subprocess.Popen([sys.executable, "-c", program, name], cwd=ROOT) for name in "ab"]
+    assert [0, 0] == [one.wait(60) for one in both]
+    assert 80 == len(lock.read(path).models)
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_lock_that_cannot_be_written_is_said_before_the_trace(tmp_path, monkeypatch):
+    """A trace takes seconds, a download longer."""
+    monkeypatch.setattr(tracing, "trace", None)
+    model = here(llama.write(tmp_path / "model"))
+    with pytest.raises(lock.LockError, match="is no writable directory"):
+        lock.ensure([model], tmp_path / "nowhere" / "models.lock")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The text of a lock of one model."""
+    place = tmp_path_factory.mktemp("written")
+    lock.ensure([here(llama.write(place / "model"))], place / "models.lock")
+    return (place / "models.lock").read_text()
+
+
+CORRUPT = {
+    "weights below nothing": lambda traced: traced["ranks"]["1"].update(weights=-(10**12)),
+    "a word for weights": lambda traced: traced["ranks"]["1"].update(weights="x"),
+    "a word for bytes": lambda traced: traced["ranks"]["1"]["kinds"][0].update(token_bytes="5"),
+    "a word for what loading takes": lambda traced: traced.update(loading="9"),
+    "a number for head sizes": lambda traced: traced.update(head_dims=5),
+    "no evaluations": lambda traced: traced["programs"].clear(),
+    "no chunk": lambda traced: traced["programs"].pop("chunk kernels"),
+    "an evaluation of nothing": lambda traced: traced["programs"]["join"].clear(),
+    "half an evaluation": lambda traced: traced["programs"]["join"].update(tasks="AAAA"),
+    "no ranks": lambda traced: traced["ranks"].clear(),
+    "no whole model": lambda traced: traced["ranks"].update({"1": "no"}),
+}
+
+
+@pytest.mark.parametrize("case", sorted(CORRUPT))
+def test_a_lock_that_lacks_what_a_plan_asks_is_refused(case, written, tmp_path):
+    """Never taken for a model that needs less; the way out is told, in one line."""
+    data = json.loads(written)
+    (entry,) = data["models"].values()
+    (traced,) = entry["traces"].values()
+    CORRUPT[case](traced)
+    path = tmp_path / "models.lock"
+    path.write_text(json.dumps(data))
+
+    with pytest.raises(lock.LockError, match="remove it, and it is made anew") as raised:
+        lock.read(path)
+    assert 1 == len(str(raised.value).splitlines())
+
+
+def test_a_lock_with_a_conflict_of_git_says_the_way_out(written, tmp_path):
+    """It lies beside the inventories, where such a thing happens."""
+    path = tmp_path / "models.lock"
+    path.write_text(f"<<<<<<< HEAD\n{written}=======\n{written}>>>>>>> other\n")
+    with pytest.raises(lock.LockError, match="remove it, and it is made anew"):
+        lock.read(path)

@@ -1,6 +1,8 @@
 """`./plan.py` as a user runs it: what it prints, and how it ends."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,19 +12,34 @@ import pytest
 from hub import lock
 from hub.lock import Checkpoint, Entry, Lock
 from planner.declared import Model
-from tests.planner.test_place import traced
+from planner.program import Program
+from planner.traced import Traced
+from tests.planner import llama
+from tests.planner.test_place import traced as without_programs
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30
+WAYS = ("", " kernels", " fused")  # of a CPU, of GPUs
+NOTHING = ((({}, {}, {}, 1),), (0,))  # an operation that takes nothing
 
 
-def run(*words, cwd=ROOT):
+def traced(*arguments, **more):
+    """A trace as the lock keeps it: with all evaluations of the server's."""
+    chunks = [f"{it}{way}" for it in ("admit", "chunk", "stay") for way in WAYS]
+    program = Program(tasks=(NOTHING,), runs=(NOTHING,))
+    made = without_programs(*arguments, **more).to_json()
+    programs = {name: program.to_json() for name in [*chunks, "join", "roll"]}
+    return Traced.from_json(json.loads(json.dumps({**made, "programs": programs})))
+
+
+def run(*words, cwd=ROOT, **environment):
     """Exit status, stdout, stderr of `./plan.py`."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "plan.py"), *map(str, words)],
         capture_output=True,
         text=True,
         cwd=cwd,
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", **environment},
         check=False,
         timeout=60,
     )
@@ -96,8 +113,11 @@ def test_json_is_one_object_with_the_documented_keys(tmp_path, known):
             for inner in value[:1]:
                 yield from keys(inner, at.removesuffix(".") + "[].")
 
-    undocumented = [key for key in keys(plan) if f"`{key}`" not in page]
-    assert not undocumented
+    section = page.partition("## `--json`")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`([a-z_.\[\]]+)`", section)) == set(keys(plan))
+
+
+A_MODEL = ["--model", "a/b@" + "0" * 40]
 
 
 @pytest.mark.parametrize(
@@ -105,23 +125,63 @@ def test_json_is_one_object_with_the_documented_keys(tmp_path, known):
     [
         ([], "give an INVENTORY"),
         (["nowhere.py"], "no such inventory"),
-        (["--model", "/models/small"], "either --gpu NAME or --memory GIB"),
-        (["--model", "a/b@main", "--gpu", "RTX"], "expected one card"),
+        (["--model", "/models/small", "--gpu", "H200"], "no such directory"),
+        (["--model", "./models", "--gpu", "H200"], "no such directory"),
+        (A_MODEL, "either --gpu NAME or --memory GIB"),
+        ([*A_MODEL, "--gpu", "RTX"], "expected one card"),
         (["--model", "a/b@main", "--gpu", "H200"], "revision"),
+        ([*A_MODEL, "--memory", "nan"], "expected a number of GiB"),
+        ([*A_MODEL, "--memory", "inf"], "expected a number of GiB"),
+        ([*A_MODEL, "--memory", "0"], "expected a number of GiB"),
+        ([*A_MODEL, "--memory", "much"], "'much' is not a valid float"),
+        ([*A_MODEL, "--gpu", "H200", "--gpus", "0"], "'--gpus': 0 is not in the range"),
+        ([*A_MODEL, "--memory", "8", "--gpus", "2"], "--gpus goes with --gpu"),
+        ([*A_MODEL, "--gpu", "H200", "--svg", "/nowhere/x"], "/nowhere/x: expected a file in"),
+        ([*A_MODEL, "--gpu", "H200", "--lock", "/nowhere/d/x"], "no writable directory"),
+        ([*A_MODEL, "--gpu", "H200", "--why", "c"], "declared: `b`"),
+        ([*A_MODEL, "--gpu", "H200", "--why", "b", "--json"], "either --why or --json"),
+        (["nowhere.py", *A_MODEL, "--gpu", "H200"], "either an INVENTORY or --model"),
+        (["nowhere.py", "--gpu", "H200"], "--gpu goes with --model"),
+        (["nowhere.py", "--context", "5"], "--context goes with --model"),
+        (["--nonsense"], "--nonsense"),
     ],
 )
-def test_what_cannot_be_told_ends_with_1_and_one_line(words, says):
+def test_what_cannot_be_told_ends_with_1_and_one_line(words, says, tmp_path):
     """On stderr, with nothing on stdout."""
-    status, out, err = run(*words)
+    status, out, err = run(*words, XDG_CACHE_HOME=str(tmp_path))
     assert 1 == status
     assert not out
     assert says in err
+    assert 1 == len(err.splitlines())
+
+
+def test_a_what_if_touches_nothing_of_the_projects(tmp_path):
+    """What it learns is in the user's cache, for the next one."""
+    directory = llama.write(tmp_path / "model")
+    ours = ROOT / "inventories/models.lock"
+    before = ours.read_bytes() if ours.exists() else None
+
+    status, out, _ = run("--model", ".", "--memory", 8, cwd=directory, XDG_CACHE_HOME=str(tmp_path))
+
+    assert 0 == status, out
+    assert "model.0" in out
+    assert [str(directory)] == list(lock.read(tmp_path / "mlx-hosts/models.lock").models)
+    assert before == (ours.read_bytes() if ours.exists() else None)
+
+
+def test_a_token_that_is_declared_and_not_there_is_named(tmp_path, known):
+    """No other is taken in its place."""
+    path = inventory(tmp_path, known, "small", hub={"token": {"env": "NOWHERE_TOKEN"}})
+    status, out, err = run(path, HF_TOKEN="hf_of_somebody_else")
+    assert (1, "") == (status, out)
+    assert "hub.token: the environment has no `NOWHERE_TOKEN`" in err
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         ("raise RuntimeError('no')", "RuntimeError: no"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
         ("gpu = []", "has no hosts"),
         ("gpu = [('h', {'gpuz': 1, 'models': [{'name': 'x'}]})]", "gpuz: unknown"),
         ("def (", "SyntaxError"),

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import planner_models
 from hub import tracing
-from hub.making import _local_header
+from hub.making import Directory
 from planner.demand import CPU
 from planner.hollow import __main__ as hollow
 from planner.hollow import program
@@ -25,8 +25,7 @@ CHUNKS = ("prefill", "enter")
 
 def trace(directory):
     texts = {"config.json": (directory / "config.json").read_bytes()}
-    headers = {"model.safetensors": _local_header(directory / "model.safetensors")}
-    return tracing.trace(texts, headers)
+    return tracing.trace(texts, Directory.read(directory).headers())
 
 
 def test_a_llama_of_seventy_billion_parameters_takes_what_its_header_says(tmp_path):
