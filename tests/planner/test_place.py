@@ -100,6 +100,32 @@ def test_a_cpu_host_is_planned_against_the_memory_that_was_detected():
     assert [None] == [member.gpu for member in plan.placements[0].members]
 
 
+def test_what_others_may_hold_of_a_gpu_is_left_to_them():
+    """Of 93 GiB that are usable a model of 80 fits, and beside 20 of a desktop's it does not."""
+    lock, models = Known(big=traced(80 * GIB)), (model("big"),)
+    alone = Host(name="h", gpus=(CARD,), models=models)
+    beside = Host(name="h", gpus=(CARD,), models=models, shared_gpus={0: 20 * GIB})
+
+    assert place((alone,), lock, mlx_lm="0.32.2").fits
+    plan = place((beside,), lock, mlx_lm="0.32.2")
+    assert plan.refusals[0].available == plan.spaces[0].usable
+    assert plan.spaces[0].usable == int(0.95 * CARD.memory_bytes) - 20 * GIB
+
+
+def test_each_rank_of_a_group_is_counted_with_its_nccl():
+    """What was measured of it, on top of a process."""
+
+    def process(ranks):
+        figures = Measured(process_bytes=GIB, group_bytes=3 * GIB)
+        host = Host(
+            name="h", gpus=(CARD, CARD), models=(model("small", ranks=ranks),), measured=figures
+        )
+        (one,) = place((host,), Known(small=traced(16 * GIB)), mlx_lm="0.32.2").placements
+        return one.need.process
+
+    assert [process(1), process(2)] == [GIB, 4 * GIB]
+
+
 def test_how_far_a_gpu_is_behind_depends_on_its_compute_capability():
     """MLX closes command buffers early where a card has little memory or is of no known kind."""
 
