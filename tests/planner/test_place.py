@@ -1,10 +1,16 @@
 """Models onto devices: what fits is placed, what does not is refused with both numbers."""
 
+from dataclasses import replace
+
+import pytest
+
 from planner.declared import Gpu, Host, Measured, Model
 from planner.demand import CUDA, buffers
 from planner.fitting import Devices
-from planner.placement import Detected, place
+from planner.placement import place
 from planner.plan import Space
+from planner.program import Program
+from planner.spaces import Detected
 from planner.traced import Kind, Rank, Traced
 from planner.why import why
 
@@ -95,7 +101,7 @@ def test_a_cpu_host_is_planned_against_the_memory_that_was_detected():
     host = Host(name="c", flavour="cpu", models=(model("small"),))
     lock = Known(small=traced(GIB // 2))
 
-    assert ("c",) == place((host,), lock, mlx_lm="0.32.2").undecided
+    assert ["c"] == [*place((host,), lock, mlx_lm="0.32.2").undecided]
     plan = place((host,), lock, mlx_lm="0.32.2", detected={"c": Detected(memory_bytes=16 * GIB)})
     assert [None] == [member.gpu for member in plan.placements[0].members]
 
@@ -153,6 +159,134 @@ def test_what_a_host_measured_goes_before_what_is_assumed():
 
     process = {p.host: p.need.process for p in plan.placements}
     assert process == {"seen": 600 * 2**20, "unseen": 2 * GIB}
+
+
+OLD = Gpu(name="an old card", memory_bytes=24 * GIB, compute_capability="7.5")
+
+
+def in_steps(weights):
+    """One whose chunks take 20 GiB where a card has no kernel for its attention, else 1."""
+
+    def program(size):
+        return Program(runs=((((({"": size}, {"": size}, {"": 1}, 1),), (0,))),))
+
+    names = ("chunk", "admit", "stay")
+    programs = {f"{name} fused": program(GIB) for name in names}
+    programs |= {f"{name} kernels": program(20 * GIB) for name in names}
+    return replace(traced(weights), programs=programs | {"join": program(1), "roll": program(1)})
+
+
+@pytest.mark.parametrize("cards", [(CARD, OLD), (OLD, CARD)])
+def test_a_rank_is_judged_on_each_of_the_cards_it_is_pinned_to(cards):
+    """What the newer one does with one kernel, the older does in steps, whichever is first."""
+    host = Host(name="h", gpus=cards, models=(model("m", gpus=(0, 1)),))
+
+    (refusal,) = place((host,), Known(m=in_steps(16 * GIB)), mlx_lm="0.32.2").refusals
+
+    assert refusal.needed > 28 * GIB
+    assert refusal.available < 23 * GIB
+    assert "on each of 2 GPUs (" in refusal.reason
+    assert place((host,), Known(m=traced(16 * GIB)), mlx_lm="0.32.2").fits
+
+
+def test_a_rank_is_judged_on_the_cards_of_every_host_of_its_span():
+    """Pinned to the first GPU of each, of which one is older."""
+    wide = model("m", hosts_spanned=2, gpus=(0,), ranks=2)
+    more = {"flavour": "cuda13", "models": (wide,)}
+    hosts = [
+        Host(name=f"h{at}", gpus=(card,), fabric=f"10.0.0.{at + 1}", **more)
+        for at, card in enumerate((CARD, OLD))
+    ]
+
+    assert place(hosts, Known(m=traced(16 * GIB)), mlx_lm="0.32.2").fits
+    assert 2 == len(place(hosts, Known(m=in_steps(16 * GIB)), mlx_lm="0.32.2").refusals)
+
+
+def test_nothing_is_said_of_ranks_that_nobody_asked_for():
+    """Two cards of two kinds: a model that fits neither is told the numbers of the larger."""
+    host = Host(name="h", gpus=(OLD, CARD), models=(model("big"),))
+
+    (refusal,) = place((host,), Known(big=traced(120 * GIB)), mlx_lm="0.32.2").refusals
+
+    assert refusal.needed > refusal.available > 90 * GIB
+    assert f"on one {CARD.name}" in refusal.reason
+    assert [way for way in refusal.ways_out if way.startswith("2 GPUs of this kind")]
+
+
+def test_a_model_is_judged_on_the_gpus_it_is_pinned_to():
+    """By the smaller card's numbers, in the plan and where every rule is told."""
+    host = Host(name="h", gpus=(CARD, OLD), models=(model("m", gpus=(1,)),))
+    known = Known(m=traced(30 * GIB))
+
+    placed = place((host,), known, mlx_lm="0.32.2")
+
+    (refusal,) = placed.refusals
+    assert refusal.reason.endswith("22.8 GiB are free there of 22.8 GiB usable")
+    assert not [way for way in refusal.ways_out if "of its own" in way or CARD.name in way]
+    said = why("m", [host], known, placed, mlx_lm="0.32.2")
+    assert "below 8.0" in said
+    assert "of 22.8 GiB: does not fit" in said
+    assert ": fits" not in said
+    assert "  2 GPUs:" not in said
+
+
+def test_a_gpu_that_was_not_found_is_named():
+    """Pinned to the third of two that preflight detected."""
+    host = Host(name="h", models=(model("m", gpus=(2,)),))
+    detected = {"h": Detected(gpus=(CARD, CARD))}
+
+    plan = place((host,), Known(m=traced(GIB)), mlx_lm="0.32.2", detected=detected)
+
+    assert "pinned to GPU 2, which is not there: the host has 2" == plan.refusals[0].reason
+    assert why("m", [host], Known(m=traced(GIB)), plan, mlx_lm="0.32.2")
+
+
+@pytest.mark.parametrize("flavour", [None, "cuda12", "cuda13"])
+@pytest.mark.parametrize(("name", "capability"), [("Tesla V100", "7.0"), ("NVIDIA B300", "10.3")])
+def test_a_host_with_a_card_that_mlx_has_no_kernels_for_is_refused(flavour, name, capability):
+    """As preflight refuses it: all of its models, though another card would do."""
+    card = Gpu(name=name, memory_bytes=200 * GIB, compute_capability=capability)
+    models = (model("one"), model("two", gpus=(0,)))
+    known = Known(one=traced(GIB), two=traced(GIB))
+    declared = Host(name="h", gpus=(CARD, card), flavour=flavour, models=models)
+    bare = Host(name="h", flavour=flavour, models=models)
+
+    for plan in (
+        place((declared,), known, mlx_lm="0.32.2"),
+        place((bare,), known, mlx_lm="0.32.2", detected={"h": Detected(gpus=(CARD, card))}),
+    ):
+        assert not plan.placements
+        assert ["one", "two"] == [refusal.model for refusal in plan.refusals]
+        assert f"no kernels for GPU 1 ({name})" in plan.refusals[0].reason
+
+
+def test_a_span_over_such_a_host_is_refused_on_all_of_its_hosts():
+    """The other one is named to whoever looks at the first."""
+    card = Gpu(name="NVIDIA B300", memory_bytes=200 * GIB, compute_capability="10.3")
+    wide = model("m", hosts_spanned=2)
+    hosts = [
+        Host(
+            name=f"h{at}", gpus=(gpu,), fabric=f"10.0.0.{at + 1}", flavour="cuda13", models=(wide,)
+        )
+        for at, gpu in enumerate((CARD, card))
+    ]
+
+    plan = place(hosts, Known(m=traced(GIB)), mlx_lm="0.32.2")
+
+    assert ["h0", "h1"] == [refusal.host for refusal in plan.refusals]
+    assert plan.refusals[0].reason.startswith("h1: MLX has no kernels for GPU 0 (NVIDIA B300)")
+
+
+def test_a_card_that_nobody_knows_is_named_with_those_near():
+    """Until the machine is looked at, which may have just that."""
+    host = Host(name="h", gpus=("NVIDIA H20O",), models=(model("m"),))
+    known = Known(m=traced(GIB))
+
+    undecided = place((host,), known, mlx_lm="0.32.2").undecided
+    detected = {"h": Detected(gpus=(CARD,))}
+
+    assert "no card is known as `NVIDIA H20O` (near: `NVIDIA H20" in undecided["h"]
+    assert place((host,), known, mlx_lm="0.32.2", detected=detected).placements
 
 
 def test_what_was_measured_is_no_longer_said_to_be_assumed():
