@@ -302,6 +302,18 @@ def test_what_was_measured_is_no_longer_said_to_be_assumed():
     assert "exo" not in said
 
 
+def test_what_was_not_read_from_the_checkpoint_is_told():
+    """And a context over what the model was made for, in the same place."""
+    asked = model("small").model_copy(update={"context": 140000})
+    host = Host(name="h", gpus=(CARD,), models=(asked,))
+    known = Known(small=replace(traced(GIB), assumed=("as much again while it is loaded",)))
+
+    said = why("small", [host], known, place([host], known, mlx_lm="0.32.2"), mlx_lm="0.32.2")
+
+    assert "  assumed: as much again while it is loaded\n" in said
+    assert "  but `context` 140000 is more than the 131072 tokens that its config.json" in said
+
+
 def test_a_model_is_split_as_asked_though_it_fits_one_gpu():
     """Over so many GPUs, each of which holds its part."""
     host = Host(name="h", gpus=(CARD, CARD), models=(model("small", ranks=2),))
