@@ -34,8 +34,8 @@ class Packing:
         """Placements and refusals, in the order of the inventory."""
         pinned = [model for model in self.host.models if model.gpus is not None]
         others = [model for model in self.host.models if model.gpus is None]
-        # In the order of the inventory, models stay where they are when another is added; only
-        # where that does not fit are they moved, the largest first.
+        # In the order of the inventory, models stay where they are when another is added, if need
+        # be at frugal settings; only where that does not fit are they moved, the largest first.
         largest = sorted(others, key=lambda model: -self._weights(model))
         tries: list[tuple[list[Placement], list[Refusal]]] = []
         for order in (others, largest):
@@ -67,8 +67,16 @@ class Packing:
                 continue
             for replica in range(1 if model.replicas == "fill" else model.replicas):
                 placement = self._one(model, traced, replica, free, frugal=frugal)
+                tight = free
+                if placement is None and not frugal:
+                    # Where it lies, what was placed can do with less.
+                    tight = [*free]
+                    lower = self._refitted(placed, tight, frugal=True)
+                    placement = self._one(model, traced, replica, tight, frugal=True)
+                    if placement is not None:
+                        placed, free, frugal = lower, tight, True
                 if placement is None:
-                    tried = [*self._attempts(model, traced, free)]
+                    tried = [*self._attempts(model, traced, tight)]
                     size = self._sizes(model)[-1]
                     refused.append(
                         self.refusing.refusal(model, traced, size, tried, replica=replica)
@@ -139,17 +147,22 @@ class Packing:
                 return tuple(sorted(alike[:size]))
         return None
 
-    def _raised(self, placed: list[Placement]) -> list[Placement]:
+    def _raised(self, placed: Sequence[Placement]) -> list[Placement]:
         """The same placements, with more generous settings as far as there is room."""
-        at = {space.gpu: index for index, space in enumerate(self.spaces)}
         free = [*self.free]
         for placement in placed:
             for member in placement.members:
-                free[at[member.gpu]] -= placement.need.total
+                free[member.gpu or 0] -= placement.need.total
+        return self._refitted(placed, free, frugal=False)
+
+    def _refitted(
+        self, placed: Sequence[Placement], free: list[int], *, frugal: bool
+    ) -> list[Placement]:
+        """Each where it is, at frugal settings or at the best there is room for; from ``free``."""
         models = {model.slug: model for model in self.host.models}
-        raised: list[Placement] = []
+        made: list[Placement] = []
         for placement in placed:
-            chosen = [at[member.gpu] for member in placement.members]
+            chosen = [member.gpu or 0 for member in placement.members]
             traced = self.traces[placement.model]
             assert isinstance(traced, Traced), "it was placed"  # noqa: S101
             able = candidate(models[placement.model], traced, placement.ranks)
@@ -157,9 +170,12 @@ class Packing:
             spaces = tuple(self.spaces[index] for index in chosen)
             room = each(free, chosen) + placement.need.total
             attempt = Attempt(able=able, spaces=spaces, room=room)
-            fit = attempt.fit(able.rungs(), self.devices)
-            assert fit is not None, "it fitted with less"  # noqa: S101
+            rungs = able.rungs()
+            fit = attempt.fit(rungs[-1:] if frugal else rungs, self.devices)
+            if fit is None or (frugal and fit.need.total > placement.need.total):
+                made.append(placement)
+                continue
             for index in chosen:
                 free[index] -= fit.need.total - placement.need.total
-            raised.append(replace(placement, settings=fit.settings, need=fit.need))
-        return raised
+            made.append(replace(placement, settings=fit.settings, need=fit.need))
+        return made

@@ -176,7 +176,8 @@ class _Trial:
         ]
         plan = replace(self.planning, lock=lock).plan(hosts)
         refused = any(one.model == model.slug and one.host in self.names for one in plan.refusals)
-        lost = not alone and self.before - _placed(plan, hosts)
+        others = {one for one in self.before if one[0] not in self.names or one[1] != model.slug}
+        lost = not alone and others - _placed(plan, hosts)
         return None if refused or lost else plan
 
 

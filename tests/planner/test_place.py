@@ -72,6 +72,27 @@ def test_a_model_goes_on_one_gpu_where_it_fits_and_over_two_where_not():
     assert plan.fits
 
 
+def test_a_model_that_is_added_last_moves_none_that_can_stay_with_less():
+    """Six on three cards: the last has room where the others are told frugal settings."""
+    sizes = [(4, 65536, 2), (4, 4096, 1), (30, 65536, 4), (12, 32768, 1), (12, 65536, 1)]
+    sizes.append((30, 65536, 4))
+    known = Known(**{f"m{at}": traced(weights * GIB) for at, (weights, *_) in enumerate(sizes)})
+    models = tuple(
+        Model(path="/m", name=f"m{at}", context=context, concurrency=concurrency)
+        for at, (_, context, concurrency) in enumerate(sizes)
+    )
+
+    before, after = (
+        place((Host(name="h", gpus=(CARD,) * 3, models=some),), known, mlx_lm="0.32.2")
+        for some in (models[:-1], models)
+    )
+
+    assert before.fits
+    assert after.fits
+    where = {one.instance: one.gpus for one in after.placements}
+    assert {one.instance: one.gpus for one in before.placements}.items() <= where.items()
+
+
 def test_no_gpu_is_given_more_than_95_percent_of_its_memory():
     """The needs of all instances on a GPU add up to no more than is usable."""
     models = tuple(model(f"m{i}", replicas="fill") for i in range(3))
