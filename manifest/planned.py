@@ -16,8 +16,9 @@ from manifest.declaration import Declaration, Model, Sources, declare
 from planner import declared as inventory_data
 from planner.bound import Bound
 from planner.fleet import related
-from planner.placement import Detected, place
+from planner.placement import place
 from planner.plan import Placement, Refusal
+from planner.spaces import Detected
 from planner.traced import Traced
 
 # The ranks of one host have a network to themselves: its guards meet there at the first port, its

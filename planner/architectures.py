@@ -58,6 +58,7 @@ def inside(flavour: Flavour) -> tuple[str, ...]:
     return tuple(table[flavour]["architectures"])
 
 
+@cache
 def runs(flavour: Flavour, compute_capability: str) -> bool:
     """Tell whether some kernel of the flavour's wheel runs on ``7.5``, ``12.0`` …"""
     major, minor = map(int, compute_capability.split("."))

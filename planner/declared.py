@@ -172,17 +172,12 @@ class Model(Declared):
             yield "a `repo` needs a `revision`: the commit's 40 hexadecimal digits"
         elif repo is None and revision is not None:
             yield "a `revision` belongs to a `repo`, not to a `path`"
-        pinned, ranks = data.get("gpus"), data.get("ranks")
+        yield from _split(data)
         spanned = _spanned(data)
-        if pinned is not None and not pinned:
-            yield "gpus: pinned to none: name one, or leave it out"
-        elif isinstance(pinned, list | tuple) and ranks not in (None, len(pinned) * spanned):
-            where = f" of each of {spanned} hosts" if spanned > 1 else ""
-            pins = f"{len(pinned)}{where}"
-            yield f"ranks: {ranks}, but `gpus` pins it to {pins}: leave one of both out"
-        if isinstance(ranks, int) and ranks % spanned:
-            yield f"ranks: {ranks} cannot be parted evenly over `hosts_spanned` {spanned}"
-        if spanned > 1 and data.get("replicas", 1) != 1:
+        replicas = data.get("replicas", 1)
+        if isinstance(replicas, int) and replicas < 1:
+            yield f"replicas: expected 1 or more, or `fill`, got {replicas}"
+        if spanned > 1 and replicas != 1:
             yield (
                 "replicas: an instance over several hosts is served once by them; "
                 "declare it on as many more hosts for another"
@@ -220,7 +215,8 @@ class Host(Declared):
     fabric: Annotated[str, AfterValidator(_reachable)] | None = (
         None  # its own address on the network between ranks of hosts
     )
-    shared_gpus: dict[int, int] = Field(default_factory=dict)  # GPU index: bytes others may hold
+    # GPU index: bytes that others may hold there.
+    shared_gpus: dict[int, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     measured: Measured | None = None  # what its devices were seen to take; None: assumed
     tolerated: tuple[Tolerated, ...] = ()  # what drift is not to report
     models_lock: str = "inventories/models.lock"  # on the controller; what is known of each model
@@ -240,8 +236,10 @@ class Host(Declared):
         gpus = data.get("gpus")
         if data.get("flavour") == "cpu" and gpus:
             yield "a host of flavour `cpu` has no `gpus`"
+        if isinstance(gpus, list | tuple) and not gpus and data.get("flavour") != "cpu":
+            yield "gpus: none named: name them, leave it out, or set `flavour` to `cpu`"
         count = 0 if data.get("flavour") == "cpu" else None
-        count = len(gpus) if isinstance(gpus, list | tuple) else count
+        count = len(gpus) if isinstance(gpus, list | tuple) and gpus else count
         for model in models:
             for absent in _absent(model.get("gpus"), count):
                 name = model.get("slug") or model.get("name")
@@ -260,6 +258,22 @@ def _spanned(model: dict[str, Any]) -> int:
     """Give over how many hosts a model may go; one, where what is said is none of the numbers."""
     given = model.get("hosts_spanned", 1)
     return int(given) if isinstance(given, int) and given in {2, 4, 8} else 1
+
+
+def _split(model: dict[str, Any]) -> Iterator[str]:
+    """Say what is wrong with the GPUs and ranks that a model is given by hand."""
+    pinned, ranks, spanned = model.get("gpus"), model.get("ranks"), _spanned(model)
+    if pinned is not None and not pinned:
+        yield "gpus: pinned to none: name one, or leave it out"
+    elif isinstance(pinned, list | tuple) and ranks not in (None, len(pinned) * spanned):
+        where = f" of each of {spanned} hosts" if spanned > 1 else ""
+        pins = f"{len(pinned)}{where}"
+        yield f"ranks: {ranks}, but `gpus` pins it to {pins}: leave one of both out"
+    elif twice := _twice(map(str, pinned) if isinstance(pinned, list | tuple) else ()):
+        # NCCL refuses two ranks on one GPU; only a CPU host's share a device, by `ranks`.
+        yield f"gpus: GPU named twice: {', '.join(twice)}: a GPU has one rank"
+    if isinstance(ranks, int) and ranks % spanned:
+        yield f"ranks: {ranks} cannot be parted evenly over `hosts_spanned` {spanned}"
 
 
 def _spanning(data: dict[str, Any], models: list[dict[str, Any]]) -> Iterator[str]:

@@ -24,6 +24,8 @@ def elsewhere(traced: Traced, kv_bytes: int, spaces: Sequence[Space]) -> tuple[s
         return ()
     capability = min(float(space.compute_capability or 0) for space in gpus)
     room = int(sum(min(space.usable, space.total * SHARE) for space in gpus))
+    alike = len({space.name for space in gpus}) == 1
+    more = {count: room * count // len(gpus) for count in (2, 4, 8) if alike and count > len(gpus)}
     lines: list[str] = []
     for engine in ENGINES:
         if traced.model_type not in engine.supports:
@@ -32,25 +34,30 @@ def elsewhere(traced: Traced, kv_bytes: int, spaces: Sequence[Space]) -> tuple[s
                 f"not in the list of its {engine.seen}"
             )
             continue
-        lines.append(
-            f"{engine.name}: {_best(engine, capability, traced.parameters, kv_bytes, room)}"
-        )
+        tried = [
+            (form, int(traced.parameters * form.bits / 8) + kv_bytes)
+            for form in engine.formats
+            if form.capability <= capability <= form.capability_up_to
+        ]
+        if not tried:
+            lines.append(f"{engine.name}: has no format for compute capability {capability}")
+        elif best := _best(engine, tried, room):
+            lines.append(f"{engine.name}: {best}")
+        else:
+            form, size = min(tried, key=lambda it: it[1])
+            no = f"no: {gib(size)} in {form.name}, {gib(room)} over the GPUs"
+            enough = ((count, _best(engine, tried, its)) for count, its in more.items())
+            count, best = next((it for it in enough if it[1]), (0, ""))
+            lines.append(f"{engine.name}: {no}{f'; over {count} such: {best}' if best else ''}")
     return tuple(lines)
 
 
-def _best(engine: Engine, capability: float, parameters: int, kv_bytes: int, room: int) -> str:
-    tried: list[tuple[Format, int]] = [
-        (form, int(parameters * form.bits / 8) + kv_bytes)
-        for form in engine.formats
-        if form.capability <= capability <= form.capability_up_to
-    ]
+def _best(engine: Engine, tried: Sequence[tuple[Format, int]], room: int) -> str:
+    """The first format of which the bytes have room, "" where none has."""
     for form, size in tried:
         if size <= room:
             return (
                 f"{form.name}, {gib(size)} of {gib(room)} over the GPUs with nothing else on them "
                 f"({engine.splits}); take a checkpoint in {form.name}: it cannot read MLX's files"
             )
-    if not tried:
-        return f"has no format for compute capability {capability}"
-    form, size = min(tried, key=lambda it: it[1])
-    return f"no: {gib(size)} in {form.name}, {gib(room)} over the GPUs"
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -67,31 +68,55 @@ class Candidate:
         return ladder(self.model.concurrency, self.traced)
 
     def need(
-        self, settings: Settings, space: Space, devices: Devices, *, context: int | None = None
+        self,
+        settings: Settings,
+        spaces: Sequence[Space],
+        devices: Devices,
+        *,
+        context: int | None = None,
     ) -> Need:
-        """What a rank takes on ``space``."""
-        return need(
-            self.traced,
-            self.rank,
-            settings,
-            context or self.model.context,
-            devices.of(space),
-            ranks=self.size,
-            fused=attention(self.traced, space)[0],
-        )
+        """What each rank takes: as much as the one on the worst of ``spaces``.
 
-    def fit(
-        self, rungs: Sequence[Settings], room: int, space: Space, devices: Devices
-    ) -> Fit | None:
-        """The first of ``rungs`` under which a rank takes no more than ``room`` bytes."""
+        All are told the same limits of memory, so that each may come to hold as much.
+        """
+        kinds = {space.compute_capability: space for space in spaces}
+        needs = (
+            need(
+                self.traced,
+                self.rank,
+                settings,
+                context or self.model.context,
+                devices.of(space),
+                ranks=self.size,
+                fused=attention(self.traced, space)[0],
+            )
+            for space in kinds.values()
+        )
+        return max(needs, key=lambda it: it.total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A candidate on the devices chosen for it, one for each rank, and what is free there."""
+
+    able: Candidate
+    spaces: tuple[Space, ...]
+    room: int  # bytes that each rank can have
+
+    def fit(self, rungs: Sequence[Settings], devices: Devices) -> Fit | None:
+        """The first of ``rungs`` under which a rank takes no more than there is room for."""
         for settings in rungs:
-            needs = self.need(settings, space, devices)
-            if needs.total <= room:
+            needs = self.able.need(settings, self.spaces, devices)
+            if needs.total <= self.room:
                 limits = replace(
                     settings, memory_limit_bytes=needs.mlx, cache_limit_bytes=needs.work
                 )
                 return Fit(settings=limits, need=needs)
         return None
+
+    def least(self, devices: Devices) -> Need:
+        """What a rank takes under the most frugal settings."""
+        return self.able.need(self.able.rungs()[-1], self.spaces, devices)
 
 
 def candidate(model: Model, traced: Traced, size: int) -> Candidate | None:
@@ -114,6 +139,14 @@ def attention(traced: Traced, space: Space) -> tuple[bool, str]:
     return True, f"fused: heads of {sizes} in {traced.dtype}"
 
 
+def on_each_host(spaces: Sequence[Space]) -> tuple[int, int]:
+    """The most devices of one kind that each of the hosts has, and how many hosts there are."""
+    hosts = {space.host for space in spaces}
+    kinds = Counter((space.name, space.host) for space in spaces)
+    names = {space.name for space in spaces}
+    return max(min(kinds[name, host] for host in hosts) for name in names), len(hosts)
+
+
 def each(free: Sequence[int], chosen: Sequence[int]) -> int:
-    """Bytes that each rank can have of the devices chosen, where some may share one."""
+    """Bytes that each rank can have of the devices chosen, where a CPU host's share its memory."""
     return min(free[index] // chosen.count(index) for index in chosen)

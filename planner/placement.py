@@ -1,27 +1,20 @@
-"""Models onto the devices of each host: deterministic, and stable when a model is added."""
+"""Models onto the devices of all hosts, and what would make those fit that do not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from planner.declared import Gpu, Host, Model
-from planner.fitting import COMFORTABLE, Devices, Lock, candidate, each
-from planner.fleet import wide
-from planner.gpus import BY_NAME
-from planner.plan import Member, Placement, Plan, Refusal, Space
-from planner.record import Record
-from planner.refusing import Refusing, untraced
+from planner.declared import Host, Model
+from planner.fitting import Devices, Lock
+from planner.fleet import related, wide
+from planner.packing import Packing
+from planner.plan import Placement, Plan, Refusal, Space
+from planner.refusing import impossible
+from planner.spaces import Detected, spaces_of, without_kernels
 from planner.spans import Spans
-from planner.traced import SIZES, Rank, Traced
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Detected(Record):
-    """What preflight found on a host; what the inventory declares in full goes first."""
-
-    gpus: tuple[Gpu, ...] = ()
-    memory_bytes: int | None = None
+from planner.traced import Traced
+from planner.ways_out import Ways
 
 
 def place(
@@ -39,249 +32,183 @@ def place(
     undecided. ``devices`` are the figures that only a device can give, where no host's own
     ``measured`` says otherwise.
     """
-    devices = devices or Devices()
-    spaces: dict[str, tuple[Space, ...]] = {}
-    for host in hosts:
-        # Every host of a span plans all of it, and sees no devices but its own.
-        found = None if wide(host) else (detected or {}).get(host.name)
-        if own := _spaces(host, found, devices.on(host)):
-            spaces[host.name] = own
-
-    def one(host: Host, own: tuple[Space, ...]) -> tuple[list[Placement], list[Refusal]]:
-        traces = {model.slug: lock.traced(model, mlx_lm=mlx_lm) for model in host.models}
-        return _Host(host, own, traces, devices.on(host)).plan()
-
-    def fits_alone(host: Host, model: Model, left: tuple[Space, ...]) -> bool:
-        _, refused = one(host.model_copy(update={"models": (model,)}), left)
-        return not refused
-
-    spans = Spans(
-        hosts=hosts, spaces=spaces, lock=lock, devices=devices, mlx_lm=mlx_lm, fits_alone=fits_alone
+    planning = _Planning(
+        lock=lock, mlx_lm=mlx_lm, detected=detected or {}, devices=devices or Devices()
     )
-    placements, refusals = [*spans.placements], [*spans.refusals]
-    for host in hosts:
-        if host.name in spaces:
-            placed, refused = one(*spans.rest(host))
+    plan = planning.plan(hosts)
+    refusals = tuple(planning.advised(refusal, hosts, plan) for refusal in plan.refusals)
+    return replace(plan, refusals=refusals, warnings=tuple(planning.warnings(hosts)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planning:
+    """Plans of the same inventory, as it is and as it could be."""
+
+    lock: Lock
+    mlx_lm: str | None
+    detected: Mapping[str, Detected]
+    devices: Devices
+    _told: dict[object, tuple[str, ...]] = field(default_factory=dict, init=False)
+
+    def plan(self, hosts: Sequence[Host]) -> Plan:
+        """Place or refuse every model, without a word on what else would fit."""
+        spaces: dict[str, tuple[Space, ...]] = {}
+        undecided: dict[str, str] = {}
+        for host in hosts:
+            # Every host of a span plans all of it, and sees no devices but its own.
+            found = None if wide(host) else self.detected.get(host.name)
+            own = spaces_of(host, found, self.devices.on(host))
+            if isinstance(own, str):
+                undecided[host.name] = own
+            else:
+                spaces[host.name] = own
+        reasons = {host.name: without_kernels(host, spaces.get(host.name, ())) for host in hosts}
+        spans = Spans(
+            hosts=hosts,
+            spaces=spaces,
+            unable={name: reason for name, reason in reasons.items() if reason},
+            lock=self.lock,
+            devices=self.devices,
+            mlx_lm=self.mlx_lm,
+            fits_alone=lambda host, model, free: (
+                not self._packed(
+                    host.model_copy(update={"models": (model,)}), spaces[host.name], free
+                )[1]
+            ),
+        )
+        placements, refusals = [*spans.placements], [*spans.refusals]
+        for host in hosts:
+            if host.name not in spaces:
+                continue
+            rest, free = spans.rest(host)
+            if reason := reasons[host.name]:
+                refusals += [impossible(host.name, model, reason) for model in rest.models]
+                continue
+            placed, refused = self._packed(rest, spaces[host.name], free)
             placements += placed
             refusals += refused
-    return Plan(
-        spaces=tuple(space for own in spaces.values() for space in own),
-        placements=tuple(placements),
-        refusals=tuple(refusals),
-        undecided=tuple(host.name for host in hosts if host.name not in spaces),
-    )
-
-
-def _spaces(host: Host, found: Detected | None, devices: Devices) -> tuple[Space, ...] | None:
-    """What the host can be placed on, None where nobody knows yet."""
-    if host.flavour == "cpu":
-        memory = host.memory_bytes or (found.memory_bytes if found else None)
-        if memory is None:
-            return None
-        return (
-            Space(
-                host=host.name,
-                gpu=None,
-                name="memory",
-                compute_capability=None,
-                total=memory,
-                usable=int(memory * devices.cpu.usable_share),
-            ),
+        return Plan(
+            spaces=tuple(space for own in spaces.values() for space in own),
+            placements=tuple(placements),
+            refusals=tuple(refusals),
+            undecided=undecided,
         )
-    gpus = _gpus(host, found)
-    if gpus is None:
-        return None
-    return tuple(
-        Space(
-            host=host.name,
-            gpu=index,
-            name=gpu.name,
-            compute_capability=gpu.compute_capability,
-            total=gpu.memory_bytes,
-            usable=max(
-                0,
-                int(gpu.memory_bytes * devices.cuda.usable_share) - host.shared_gpus.get(index, 0),
-            ),
-        )
-        for index, gpu in enumerate(gpus)
-    )
 
-
-def _gpus(host: Host, found: Detected | None) -> tuple[Gpu, ...] | None:
-    """A host's GPUs: as declared; where only named, as detected or by the table."""
-    seen = found.gpus if found else ()
-    if host.gpus is None:
-        return seen or None
-    gpus: list[Gpu] = []
-    for index, declared in enumerate(host.gpus):
-        if isinstance(declared, Gpu):
-            gpus.append(declared)
-        elif index < len(seen):
-            gpus.append(seen[index])
-        elif declared in BY_NAME:
-            gpus.append(BY_NAME[declared].gpu)
-        else:
-            return None
-    return tuple(gpus)
-
-
-class _Host:
-    """The plan of one host."""
-
-    def __init__(
-        self,
-        host: Host,
-        spaces: tuple[Space, ...],
-        traces: Mapping[str, Traced | str | None],
-        devices: Devices,
-    ) -> None:
-        self.host = host
-        self.spaces = spaces
-        self.traces = traces
-        self.devices = devices
-        self.refusing = Refusing(host=host.name, spaces=spaces, devices=devices)
-
-    def plan(self) -> tuple[list[Placement], list[Refusal]]:
-        """Placements and refusals, in the order of the inventory."""
-        pinned = [model for model in self.host.models if model.gpus is not None]
-        others = [model for model in self.host.models if model.gpus is None]
-        # In the order of the inventory, models stay where they are when another is added; only
-        # where that does not fit are they moved, the largest first.
-        largest = sorted(others, key=lambda model: -self._weights(model))
-        tries: list[tuple[list[Placement], list[Refusal]]] = []
-        for order in (others, largest):
-            for frugal in (False, True):
-                placed, refused = self._in_order([*pinned, *order], frugal=frugal)
-                if not refused:
-                    return self._raised(placed), refused
-                tries.append((placed, refused))
-        placed, refused = min(tries, key=lambda it: len(it[1]))
-        return self._raised(placed), refused
-
-    def _weights(self, model: Model) -> int:
-        traced = self.traces[model.slug]
-        rank = traced.rank(1) if isinstance(traced, Traced) else None
-        return rank.weights if isinstance(rank, Rank) else 0
-
-    def _in_order(
-        self, models: Sequence[Model], *, frugal: bool
+    def _packed(
+        self, host: Host, spaces: tuple[Space, ...], free: Sequence[int]
     ) -> tuple[list[Placement], list[Refusal]]:
-        """Place ``models`` one after the other; those that fill what is left come last."""
-        free = [space.usable for space in self.spaces]
-        placed: list[Placement] = []
-        refused: list[Refusal] = []
-        filling: list[tuple[Model, Traced]] = []
-        for model in models:
-            traced = self.traces[model.slug]
-            if not isinstance(traced, Traced):
-                refused.append(untraced(self.host.name, model, traced, max(free, default=0)))
-                continue
-            for replica in range(1 if model.replicas == "fill" else model.replicas):
-                placement = self._one(model, traced, replica, free, frugal=frugal)
-                if placement is None:
-                    sizes = self._sizes(model)
-                    room = self._room(model, traced, free)
-                    refused.append(
-                        self.refusing.refusal(model, traced, sizes, room, replica=replica)
-                    )
-                    break
-                placed.append(placement)
-            else:
-                if model.replicas == "fill":
-                    filling.append((model, traced))
-        for model, traced in filling:
-            replica = 1
-            while placement := self._one(model, traced, replica, free, frugal=frugal):
-                placed.append(placement)
-                replica += 1
-        order = {model.slug: index for index, model in enumerate(self.host.models)}
-        placed.sort(key=lambda p: (order[p.model], p.replica))
-        refused.sort(key=lambda r: order[r.model])
-        return placed, refused
+        traces = {model.slug: self.lock.traced(model, mlx_lm=self.mlx_lm) for model in host.models}
+        return Packing(host, spaces, free, traces, self.devices.on(host)).plan()
 
-    def _one(
-        self, model: Model, traced: Traced, replica: int, free: list[int], *, frugal: bool
-    ) -> Placement | None:
-        """Place one replica and take its bytes from ``free``, or leave ``free`` alone."""
-        for size in self._sizes(model):
-            able = candidate(model, traced, size)
-            chosen = self._chosen(model, size, free)
-            if able is None or chosen is None:
-                continue
-            rungs = able.rungs()
-            room = each(free, chosen)
-            fit = able.fit(
-                rungs[-1:] if frugal else rungs[COMFORTABLE:],
-                room,
-                self.spaces[chosen[0]],
-                self.devices,
-            )
-            if fit is None:
-                continue
-            for index in chosen:
-                free[index] -= fit.need.total
-            return Placement(
-                host=self.host.name,
-                model=model.slug,
-                replica=replica,
-                members=tuple(
-                    Member(host=self.host.name, gpu=self.spaces[index].gpu) for index in chosen
+    def advised(self, refusal: Refusal, hosts: Sequence[Host], plan: Plan) -> Refusal:
+        """``refusal`` with what would make its model fit, where there were numbers."""
+        if refusal.needed is None:
+            return refusal
+        host = next(one for one in hosts if one.name == refusal.host)
+        model = next(one for one in host.models if one.slug == refusal.model)
+        traced = self.lock.traced(model, mlx_lm=self.mlx_lm)
+        assert isinstance(traced, Traced), "it has numbers"  # noqa: S101
+        names = refusal.span or (host.name,)
+        spaces = tuple(space for space in plan.spaces if space.host in names)
+        kin = related(host, hosts) if wide(host) else (host,)
+        # Fleets are of hosts that are alike, and a span is refused on each of its hosts.
+        alike: object = (model, names)
+        if len(kin) == 1:
+            nameless = tuple(replace(space, host="") for space in spaces)
+            alike = (model, host.models, host.flavour, host.measured, nameless)
+        if alike not in self._told:
+            ways = Ways(
+                model=model,
+                traced=traced,
+                spaces=spaces,
+                devices=self.devices.on(host),
+                trial=_Trial(
+                    planning=self,
+                    hosts=kin,
+                    names=names,
+                    model=model,
+                    before=_placed(self.plan(kin), kin),
                 ),
-                engine="mlx",
-                settings=fit.settings,
-                need=fit.need,
             )
-        return None
+            self._told[alike] = ways.told()
+        return replace(refusal, ways_out=self._told[alike])
 
-    def _sizes(self, model: Model) -> tuple[int, ...]:
-        """Over how many devices a model may go, fewest first."""
-        if model.gpus is not None:
-            return (len(model.gpus),)
-        if model.ranks is not None:
-            return (model.ranks,)
-        return tuple(size for size in SIZES if size <= len(self.spaces)) or (1,)
+    def warnings(self, hosts: Sequence[Host]) -> Iterator[str]:
+        """What is served as declared, and may not be what was meant."""
+        for host in hosts:
+            for model in host.models:
+                traced = self.lock.traced(model, mlx_lm=self.mlx_lm)
+                most = traced.context_max if isinstance(traced, Traced) else None
+                if most is not None and model.context > most:
+                    yield (
+                        f"{host.name}: {model.slug}: `context` {model.context} is more than the "
+                        f"{most} tokens that its config.json says it was made for"
+                    )
 
-    def _chosen(self, model: Model, size: int, free: Sequence[int]) -> tuple[int, ...] | None:
-        """The devices with most room; those of one kind where there are several ranks."""
-        if model.gpus is not None:
-            return model.gpus if max(model.gpus, default=0) < len(free) else None
-        if self.spaces[0].gpu is None:
-            return (0,) * size  # a CPU host's ranks are processes beside each other
-        by_room = sorted(range(len(free)), key=lambda index: (-free[index], index))
-        for first in by_room:
-            alike = [i for i in by_room if self.spaces[i].name == self.spaces[first].name]
-            if len(alike) >= size:
-                return tuple(sorted(alike[:size]))
-        return None
 
-    def _room(self, model: Model, traced: Traced, free: Sequence[int]) -> int:
-        """Bytes free on each device of the widest that the model could have."""
-        sizes = [s for s in self._sizes(model) if isinstance(traced.rank(s), Rank)]
-        chosen = self._chosen(model, sizes[-1], free) if sizes else None
-        if chosen is None:
-            return max(free, default=0)
-        return each(free, chosen)
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """A plan of ``hosts`` with another model in the place of ``model``, refused on ``names``."""
 
-    def _raised(self, placed: list[Placement]) -> list[Placement]:
-        """The same placements, with more generous settings as far as there is room."""
-        at = {space.gpu: index for index, space in enumerate(self.spaces)}
-        free = [space.usable for space in self.spaces]
-        for placement in placed:
-            for member in placement.members:
-                free[at[member.gpu]] -= placement.need.total
-        models = {model.slug: model for model in self.host.models}
-        raised: list[Placement] = []
-        for placement in placed:
-            chosen = [at[member.gpu] for member in placement.members]
-            traced = self.traces[placement.model]
-            assert isinstance(traced, Traced), "it was placed"  # noqa: S101
-            able = candidate(models[placement.model], traced, placement.ranks)
-            assert able is not None, "it was placed"  # noqa: S101
-            room = each(free, chosen)
-            room += placement.need.total
-            fit = able.fit(able.rungs(), room, self.spaces[chosen[0]], self.devices)
-            assert fit is not None, "it fitted with less"  # noqa: S101
-            for index in chosen:
-                free[index] -= fit.need.total - placement.need.total
-            raised.append(replace(placement, settings=fit.settings, need=fit.need))
-        return raised
+    planning: _Planning
+    hosts: Sequence[Host]
+    names: Sequence[str]
+    model: Model
+    before: frozenset[_Process]
+
+    def __call__(
+        self, model: Model, traced: Traced | None = None, *, alone: bool = False
+    ) -> Plan | None:
+        lock = self.planning.lock
+        if traced is not None:
+            lock = _Instead(lock=lock, slug=model.slug, known=traced)
+        hosts = [
+            host.model_copy(
+                update={
+                    "models": tuple(
+                        model if one == self.model else one
+                        for one in host.models
+                        if one == self.model or not alone
+                    )
+                }
+            )
+            for host in self.hosts
+        ]
+        plan = replace(self.planning, lock=lock).plan(hosts)
+        refused = any(one.model == model.slug and one.host in self.names for one in plan.refusals)
+        others = {one for one in self.before if one[0] not in self.names or one[1] != model.slug}
+        lost = not alone and others - _placed(plan, hosts)
+        return None if refused or lost else plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Instead:
+    """A lock that knows one model otherwise."""
+
+    lock: Lock
+    slug: str
+    known: Traced
+
+    def traced(self, model: Model, *, mlx_lm: str | None = None) -> Traced | str | None:
+        if model.slug == self.slug:
+            return self.known
+        return self.lock.traced(model, mlx_lm=mlx_lm)
+
+
+_Process = tuple[str, str, int]  # host, model, replica
+
+
+def _placed(plan: Plan, hosts: Sequence[Host]) -> frozenset[_Process]:
+    """What is served where, but for what only fills what is left."""
+    filling = {
+        (host.name, model.slug)
+        for host in hosts
+        for model in host.models
+        if model.replicas == "fill"
+    }
+    return frozenset(
+        (member.host, one.model, one.replica)
+        for one in plan.placements
+        for member in one.members
+        if one.replica == 0 or (member.host, one.model) not in filling
+    )

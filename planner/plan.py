@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from planner.demand import Need, Settings
 from planner.record import Record
@@ -78,6 +79,7 @@ class Refusal(Record):
     available: int | None  # bytes, on the device that has most
     reason: str
     ways_out: tuple[str, ...] = ()
+    span: tuple[str, ...] = ()  # all hosts that were to serve it together, where there are several
 
     @property
     def sentence(self) -> str:
@@ -85,7 +87,8 @@ class Refusal(Record):
 
     def to_json(self) -> dict[str, object]:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**fields, "ways_out": list(self.ways_out), "sentence": self.sentence}
+        lists = {"ways_out": list(self.ways_out), "span": list(self.span)}
+        return {**fields, **lists, "sentence": self.sentence}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +110,8 @@ class Plan(Record):
     spaces: tuple[Space, ...] = ()
     placements: tuple[Placement, ...] = ()
     refusals: tuple[Refusal, ...] = ()
-    undecided: tuple[str, ...] = ()  # hosts whose devices nobody declared or detected yet
+    undecided: Mapping[str, str] = field(default_factory=dict)  # host: why its devices are unknown
+    warnings: tuple[str, ...] = ()  # what is served as declared, and is worth a second look
 
     @property
     def fits(self) -> bool:
@@ -123,5 +127,6 @@ class Plan(Record):
             "spaces": [space.to_json() for space in self.spaces],
             "placements": [placement.to_json() for placement in self.placements],
             "refusals": [refusal.to_json() for refusal in self.refusals],
-            "undecided": list(self.undecided),
+            "undecided": dict(self.undecided),
+            "warnings": list(self.warnings),
         }

@@ -35,10 +35,8 @@ def report(plan: Plan) -> RenderableType:
     if plan.placements:
         parts += [_placements(plan.placements), Text()]
     parts += [line for refusal in plan.refusals for line in _refusal(refusal)]
-    parts += [
-        Text(f"{host}: its GPUs or memory are neither declared nor detected yet", style="yellow")
-        for host in plan.undecided
-    ]
+    parts += [Text(f"{host}: {reason}", style="yellow") for host, reason in plan.undecided.items()]
+    parts += [Text(f"! {warning}", style="yellow") for warning in plan.warnings]
     parts.append(_verdict(plan))
     return Group(*parts)
 
@@ -142,7 +140,9 @@ def _refusal(refusal: Refusal) -> list[Text]:
 
 def _verdict(plan: Plan) -> Text:
     if plan.refusals:
-        return Text(f"{len(plan.refusals)} of the models asked for do not fit", style="bold red")
+        # One that was to span hosts is refused on each of them.
+        models = {(one.model, one.span or one.host) for one in plan.refusals}
+        return Text(f"{len(models)} of the models asked for do not fit", style="bold red")
     if plan.undecided:
         return Text("not all hosts could be planned", style="bold yellow")
     return Text("everything fits", style="bold green")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from planner.declared import Host, Model
-from planner.fitting import COMFORTABLE, Devices, Lock, candidate, each
+from planner.fitting import COMFORTABLE, Attempt, Devices, Lock, candidate, each
 from planner.fleet import spans
 from planner.plan import Member, Placement, Refusal, Space
-from planner.refusing import Refusing, untraced
+from planner.refusing import Refusing, impossible, untraced
 from planner.traced import SIZES, Traced
 
 
@@ -23,10 +23,11 @@ class Spans:
 
     hosts: Sequence[Host]
     spaces: Mapping[str, tuple[Space, ...]]
+    unable: Mapping[str, str]  # hosts that MLX cannot run on, and why
     lock: Lock
     devices: Devices
     mlx_lm: str | None
-    fits_alone: Callable[[Host, Model, tuple[Space, ...]], bool]
+    fits_alone: Callable[[Host, Model, Sequence[int]], bool]
     placements: list[Placement] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     own: set[tuple[str, str]] = field(default_factory=set)  # host, slug: left to the host's plan
@@ -39,28 +40,28 @@ class Spans:
             if all(host.name in self.spaces for host in span):
                 self._serve(model, span)
 
-    def rest(self, host: Host) -> tuple[Host, tuple[Space, ...]]:
-        """Give ``host`` with the models that it serves alone, and what is free for them."""
+    def rest(self, host: Host) -> tuple[Host, Sequence[int]]:
+        """Give ``host`` with the models that it serves alone, and what is free on its devices."""
         models = tuple(
             model
             for model in host.models
             if model.hosts_spanned == 1 or (host.name, model.slug) in self.own
         )
-        return host.model_copy(update={"models": models}), self._left(host)
-
-    def _left(self, host: Host) -> tuple[Space, ...]:
-        free = zip(self.spaces[host.name], self._free[host.name], strict=True)
-        return tuple(replace(space, usable=usable) for space, usable in free)
+        return host.model_copy(update={"models": models}), self._free[host.name]
 
     def _serve(self, model: Model, span: Sequence[Host]) -> None:
         """Place ``model`` over as few hosts of its span as it fits, or refuse it on all."""
+        names = tuple(host.name for host in span)
+        if lacking := [f"{name}: {self.unable[name]}" for name in names if name in self.unable]:
+            self.refusals += [impossible(name, model, lacking[0], names) for name in names]
+            return
         traced = self.lock.traced(model, mlx_lm=self.mlx_lm)
         if not isinstance(traced, Traced):
             for host in span:
                 room = max(self._free[host.name])
                 self.refusals.append(untraced(host.name, model, traced, room))
             return
-        alone = (self.fits_alone(host, model, self._left(host)) for host in span)
+        alone = (self.fits_alone(host, model, self._free[host.name]) for host in span)
         if model.ranks is None and all(alone):
             self.own |= {(host.name, model.slug) for host in span}
             return
@@ -79,35 +80,41 @@ class Spans:
         self, span: Sequence[Host], model: Model, traced: Traced, free: dict[str, list[int]]
     ) -> Placement | None:
         """Place one instance on all hosts of ``span`` and take its bytes from ``free``."""
-        for ranks in self._ranks(model, span):
-            able = candidate(model, traced, ranks)
-            chosen = self._chosen(model, span, ranks // len(span), free)
-            if able is None or chosen is None:
-                continue
-            space = self.spaces[span[0].name][chosen[0][0]]
-            fit = able.fit(
-                able.rungs()[COMFORTABLE:],
-                self._room(span, chosen, free),
-                space,
-                self.devices.on(span[0]),
-            )
+        for attempt in self._attempts(span, model, traced, free):
+            fit = attempt.fit(attempt.able.rungs()[COMFORTABLE:], self.devices.on(span[0]))
             if fit is None:
                 continue
-            members: list[Member] = []
-            for host, indices in zip(span, chosen, strict=True):
-                for index in indices:
-                    free[host.name][index] -= fit.need.total
-                    members.append(Member(host=host.name, gpu=self.spaces[host.name][index].gpu))
+            for space in attempt.spaces:
+                free[space.host][space.gpu or 0] -= fit.need.total
             return Placement(
                 host=span[0].name,
                 model=model.slug,
                 replica=0,
-                members=tuple(members),
+                members=tuple(Member(host=space.host, gpu=space.gpu) for space in attempt.spaces),
                 engine="mlx",
                 settings=fit.settings,
                 need=fit.need,
             )
         return None
+
+    def _attempts(
+        self,
+        span: Sequence[Host],
+        model: Model,
+        traced: Traced,
+        free: Mapping[str, Sequence[int]],
+    ) -> Iterator[Attempt]:
+        """What can be tried on all hosts of ``span``, over the fewest ranks first."""
+        for ranks in self._ranks(model, span):
+            able = candidate(model, traced, ranks)
+            chosen = self._chosen(model, span, ranks // len(span), free)
+            if able is None or chosen is None:
+                continue
+            on_each = zip(span, chosen, strict=True)
+            spaces = tuple(
+                self.spaces[host.name][at] for host, indices in on_each for at in indices
+            )
+            yield Attempt(able=able, spaces=spaces, room=self._room(span, chosen, free))
 
     def _ranks(self, model: Model, span: Sequence[Host]) -> tuple[int, ...]:
         """Into how many ranks it may be split over ``span``, fewest first."""
@@ -143,12 +150,10 @@ class Spans:
         return tuple(sorted(alike, key=lambda at: (-free[at], at)))
 
     def _refusal(self, span: Sequence[Host], model: Model, traced: Traced, host: Host) -> Refusal:
-        sizes = self._ranks(model, span)
-        chosen = self._chosen(model, span, sizes[-1] // len(span), self._free)
-        room = self._room(span, chosen, self._free) if chosen else 0
+        tried = [*self._attempts(span, model, traced, self._free)]
         spaces = tuple(space for one in span for space in self.spaces[one.name])
         refusing = Refusing(host=host.name, spaces=spaces, devices=self.devices.on(host))
-        return refusing.refusal(model, traced, sizes, room, replica=0)
+        return refusing.refusal(model, traced, self._ranks(model, span)[-1], tried, replica=0)
 
     def _cpu(self, span: Sequence[Host]) -> bool:
         return self.spaces[span[0].name][0].gpu is None

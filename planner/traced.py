@@ -7,7 +7,7 @@ context, concurrency and prefill step without loading the model again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from planner.program import Behind, Point, Program, Sized
@@ -105,6 +105,18 @@ class Traced(Record):
     def rank(self, size: int) -> Rank | str:
         """One of ``size`` ranks, or why there is none."""
         return self.ranks.get(size, f"tensor parallelism over {size} GPUs was not traced")
+
+    def lighter(self, share: float) -> Traced:
+        """The same with ``share`` of each weight's bytes, and all else alike."""
+        ranks = {
+            size: replace(rank, weights=int(rank.weights * share))
+            if isinstance(rank, Rank)
+            else rank
+            for size, rank in self.ranks.items()
+        }
+        made = replace(self, ranks=ranks)
+        made._asked.update(self._asked)  # noqa: SLF001 - of passes, whatever the weights are
+        return made
 
     def over(
         self,

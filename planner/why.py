@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from planner.amounts import gib
 from planner.declared import Host, Model
-from planner.demand import work
-from planner.fitting import Devices, Lock, attention, candidate
+from planner.demand import Settings, work
+from planner.fitting import Candidate, Devices, Lock, attention, candidate, on_each_host
 from planner.fleet import span_of
 from planner.plan import Plan, Space
 from planner.traced import SIZES, Rank, Traced
@@ -36,6 +36,11 @@ def _on(
         yield f"  not traced: {traced or 'not in models.lock'}"
         return
     yield f"  traced: {traced.model_type}, {traced.layers} layers, by mlx-lm {traced.mlx_lm}"
+    for words in traced.assumed:
+        yield f"  assumed: {words}"
+    for words in plan.warnings:
+        if words.startswith(f"{host.name}: {model.slug}: "):
+            yield f"  but {words.removeprefix(f'{host.name}: {model.slug}: ')}"
     if not traced.batchable:
         yield f"  served one at a time: {traced.alone}"
     spaces = [space for space in plan.spaces if space.host == host.name]
@@ -47,7 +52,7 @@ def _on(
             f"hold: {gib(space.usable)}"
         )
     if not spaces:
-        yield "  its GPUs or memory are neither declared nor detected yet"
+        yield f"  {plan.undecided[host.name]}"
         return
     if len(span) > 1:
         yield f"  may go over {len(span)} hosts: {', '.join(span)}"
@@ -59,21 +64,21 @@ def _on(
 def _rules(
     model: Model, traced: Traced, spaces: Sequence[Space], devices: Devices
 ) -> Iterator[str]:
-    space = max(spaces, key=lambda one: one.usable)
-    yield f"  attention: {attention(traced, space)[1]}"
-    cpu = space.gpu is None
-    sizes: tuple[int, ...] = SIZES
-    if cpu:
-        sizes = tuple(size for size in SIZES if size <= len(spaces))
-    if model.ranks:
-        sizes = (model.ranks,)
-    for size in sizes:
+    if model.gpus is not None:
+        spaces = [space for space in spaces if space.gpu in model.gpus]
+    kinds = {space.compute_capability: space for space in spaces}
+    for space in kinds.values():
+        on = f" on {space.name}" if len(kinds) > 1 else ""
+        yield f"  attention{on}: {attention(traced, space)[1]}"
+    cpu = all(space.gpu is None for space in spaces)
+    for size in _sizes(model, spaces):
         rank = traced.rank(size)
         many = "one GPU" if size == 1 else f"{size} GPUs"
         if cpu:
             many = "this host" if size == 1 else f"{size} processes"
-        elif size > len(spaces):
-            yield f"  {many}: there are {len(spaces)}"
+        judged = _judged(model, spaces, size)
+        if not judged:
+            yield f"  {many}: there are no more than {on_each_host(spaces)[0]} of one kind"
             return
         if not isinstance(rank, Rank):
             yield f"  {many}: {rank}"
@@ -83,26 +88,61 @@ def _rules(
             yield f"    {_kind(kind.kind, kind.count, kind.token_bytes, kind.fixed_bytes)}" + (
                 f", the last {kind.window} tokens" if kind.window else ""
             )
-        device = devices.of(space)
         able = candidate(model, traced, size)
         assert able is not None, "its rank is there"  # noqa: S101
-        for settings in able.rungs():
-            need = able.need(settings, space, devices)
-            fits = "fits" if need.total <= space.usable else "does not fit"
-            told = (
-                f"{settings.prompt_concurrency} prompts x {settings.prefill_step} tokens, "
-                f"{settings.prompt_cache_entries} kept"
-            )
-            fused = attention(traced, space)[0]
-            parts = work(traced, able.rank, settings, model.context, device, fused=fused)
-            worst = "loading" if need.work == traced.loading else max(parts, key=parts.__getitem__)
-            yield (
-                f"    {told}: weights {gib(need.weights)} + KV {gib(need.kv)} + kept "
-                f"{gib(need.prompt_cache)} + work {gib(need.work)} ({worst}) + process "
-                f"{gib(need.process)} = {gib(need.total)} of {gib(space.usable)}: {fits}"
-            )
-        for words in device.assumed.values():
+        yield from _rungs(able, judged, devices)
+        for words in devices.of(judged[0]).assumed.values():
             yield f"    assumed: {words}"
+
+
+def _sizes(model: Model, spaces: Sequence[Space]) -> tuple[int, ...]:
+    """Over how many devices it may go; of more GPUs than there are, how many there are is told."""
+    if model.ranks:
+        return (model.ranks,)
+    if model.gpus is not None:
+        return (len(spaces),) if spaces else ()
+    if all(space.gpu is None for space in spaces):
+        return tuple(size for size in SIZES if size <= len(spaces))
+    return SIZES
+
+
+def _rungs(able: Candidate, judged: Sequence[Space], devices: Devices) -> Iterator[str]:
+    for settings in able.rungs():
+        need = able.need(settings, judged, devices)
+        usable = min(space.usable for space in judged)
+        fits = "fits" if need.total <= usable else "does not fit"
+        told = (
+            f"{settings.prompt_concurrency} prompts x {settings.prefill_step} tokens, "
+            f"{settings.prompt_cache_entries} kept"
+        )
+        loading = need.work == able.traced.loading
+        worst = "loading" if loading else _worst(able, settings, judged, devices)
+        yield (
+            f"    {told}: weights {gib(need.weights)} + KV {gib(need.kv)} + kept "
+            f"{gib(need.prompt_cache)} + work {gib(need.work)} ({worst}) + process "
+            f"{gib(need.process)} = {gib(need.total)} of {gib(usable)}: {fits}"
+        )
+
+
+def _judged(model: Model, spaces: Sequence[Space], size: int) -> Sequence[Space]:
+    """The devices on which so many ranks would be: pinned by hand, else of the roomiest kind."""
+    if model.gpus is not None or spaces[0].gpu is None:
+        return spaces
+    by_room = sorted(spaces, key=lambda space: -space.usable)
+    for name in dict.fromkeys(space.name for space in by_room):
+        alike = [space for space in by_room if space.name == name]
+        if len(alike) >= size:
+            return alike[:size]
+    return ()
+
+
+def _worst(able: Candidate, settings: Settings, spaces: Sequence[Space], devices: Devices) -> str:
+    """What takes the most work, on the device where a rank takes the most."""
+    space = max(spaces, key=lambda one: able.need(settings, [one], devices).total)
+    fused = attention(able.traced, space)[0]
+    context, device = able.model.context, devices.of(space)
+    parts = work(able.traced, able.rank, settings, context, device, fused=fused)
+    return max(parts, key=parts.__getitem__)
 
 
 def _kind(kind: str, count: int, token: int, fixed: int) -> str:

@@ -62,8 +62,16 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "models.one: pinned to GPU 2, which is not there: the host declares 2",
     ),
     "a shared GPU that is not there": (
-        lambda data: data.update(shared_gpus={7: 1}),
+        lambda data: data.setdefault("shared_gpus", {}).update({7: 1}),
         "shared_gpus: GPU 7 is not there",
+    ),
+    "less than nothing of a shared GPU": (
+        lambda data: data.setdefault("shared_gpus", {}).update({0: -1}),
+        "shared_gpus.0: input should be greater than or equal to 0, got -1",
+    ),
+    "no replica": (
+        lambda data: second(data).update(replicas=0),
+        "models.1: replicas: expected 1 or more, or `fill`, got 0",
     ),
     "an instance over three hosts": (
         lambda data: first(data).update(hosts_spanned=3),
@@ -119,6 +127,29 @@ def test_every_mistake_is_told_in_a_line_of_its_own(names: set[str]) -> None:
     for words in expected:
         assert sum(line.startswith(words) for line in lines) == 1, (words, lines)
     assert len(lines) == len(expected), lines
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"gpus": []}, "gpus: none named"),
+        ({"models": [{"path": "/m", "name": "m", "context": 1, "gpus": [0, 1, 0]}]},
+         "models.0: gpus: GPU named twice: 0"),
+        ({"models": [{"path": "/m", "name": "m", "context": 1, "replicas": -1}]},
+         "models.0: replicas: expected 1 or more"),
+    ],
+)  # fmt: skip
+def test_counts_that_mean_nothing_are_mistakes(more: dict[str, Any], words: str) -> None:
+    """No GPU at all, one twice, fewer replicas than one."""
+    with pytest.raises(InventoryError) as told:
+        read_hosts({"gpu": {**good(), **more}}, foreign=())
+    assert [f"gpu: {words}"] == [line[: len(words) + 5] for line in told.value.mistakes]
+
+
+def test_a_cpu_host_may_say_that_it_has_no_gpus() -> None:
+    """In place of those that its group has."""
+    (host,) = read_hosts({"cpu": {"flavour": "cpu", "gpus": []}}, foreign=())
+    assert host.gpus == ()
 
 
 def test_mistakes_of_all_hosts_are_told_together() -> None:

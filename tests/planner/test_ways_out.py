@@ -1,0 +1,189 @@
+"""What is told of a model that does not fit, done: it fits, and what fitted before still does."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from planner.declared import Gpu, Host, Model
+from planner.placement import place
+from planner.report import report
+from tests.planner.test_place import CARD, GIB, Known, model, traced
+from tests.planner.test_spans import host as spanning
+
+LARGE = Gpu(name="NVIDIA H200", memory_bytes=143771 * 2**20, compute_capability="9.0")
+SMALL = Gpu(name="NVIDIA L4", memory_bytes=23034 * 2**20, compute_capability="8.9")
+
+
+def plan(host, **known):
+    return place((host,), Known(**known), mlx_lm="0.32.2")
+
+
+def served(placed):
+    return {(one.model, one.replica) for one in placed.placements}
+
+
+MODELS = st.lists(
+    st.tuples(
+        st.integers(2, 70),  # GiB of weights
+        st.sampled_from([4096, 32768, 65536, 131072]),
+        st.integers(1, 12),  # requests at once
+        st.sampled_from([1, 1, 2]),
+        st.sampled_from([None, None, (0,), (1,), (0, 1)]),
+    ),
+    min_size=2,
+    max_size=3,
+)
+
+
+# Not shrunk: hundreds of plans each, and a failure names the host as it is.
+@settings(max_examples=30, deadline=None, phases=[Phase.generate])
+@given(MODELS, st.sampled_from([(CARD, CARD), (LARGE, SMALL), (SMALL, SMALL)]))
+def test_what_is_told_of_context_and_concurrency_is_the_most_that_fits(models, cards):
+    """Of made-up hosts: done, all that fitted is served, and one more loses something."""
+    known = {f"m{at}": traced(weights * GIB) for at, (weights, *_) in enumerate(models)}
+    host = Host(
+        name="h",
+        gpus=cards,
+        models=tuple(
+            Model(path="/m", name=f"m{at}", context=context, concurrency=concurrency,
+                  replicas=replicas, gpus=gpus)
+            for at, (_, context, concurrency, replicas, gpus) in enumerate(models)
+        ),
+    )  # fmt: skip
+    before = plan(host, **known)
+
+    def holds(slug, **changed):
+        changed_models = tuple(
+            one.model_copy(update=changed) if one.slug == slug else one for one in host.models
+        )
+        after = plan(host.model_copy(update={"models": changed_models}), **known)
+        return slug not in {one.model for one in after.refusals} and served(before) <= served(after)
+
+    for refusal in before.refusals:
+        for way in refusal.ways_out:
+            if told := re.match(r"`(context|concurrency|replicas)` (\d+)", way):
+                name, most = told[1], int(told[2])
+                assert holds(refusal.model, **{name: most})
+                made_for = name == "context" and most == 131072
+                assert made_for or not holds(refusal.model, **{name: most + 1})
+
+
+def test_a_way_that_takes_another_models_room_is_none():
+    """Each of two would fit alone; of neither is there a context at which both do."""
+    models = (model("one"), model("two"))
+    host = Host(name="h", gpus=(CARD,), models=models)
+
+    (refusal,) = plan(host, one=traced(60 * GIB), two=traced(60 * GIB)).refusals
+
+    assert refusal.ways_out[0] == "a device of its own: other models have the room"
+    assert not [way for way in refusal.ways_out if way.startswith(("`context`", "`concurrency`"))]
+
+
+def test_own_replicas_are_no_other_models():
+    """Two of three fit."""
+    host = Host(name="h", gpus=(CARD,), models=(model("one", replicas=3),))
+
+    (refusal,) = plan(host, one=traced(35 * GIB)).refusals
+
+    assert "`replicas` 2" in refusal.ways_out
+    assert not [way for way in refusal.ways_out if "of its own" in way]
+
+
+def test_more_gpus_are_told_where_they_would_do():
+    """Of 8 it would fit, on each; of one with nothing but weights in 3 GPUs' room by no number."""
+    fitting, vast = traced(120 * GIB), traced(2000 * GIB)
+    host = Host(name="h", gpus=(CARD,), models=(model("one"),))
+
+    (fits,) = plan(host, one=fitting).refusals
+    (never,) = plan(host, one=vast).refusals
+    (whole,) = plan(host, one=traced(120 * GIB, shards=False)).refusals
+
+    told = [way for way in fits.ways_out if "GPUs of this kind" in way]
+    assert [way.partition(" (")[0] for way in told] == ["2 GPUs of this kind"]
+    for refusal in (never, whole):
+        assert not [way for way in refusal.ways_out if "GPUs of this kind" in way]
+
+
+def test_unpinning_is_told_where_it_would_do():
+    """An equal GPU is idle; beside a smaller one it would be no use."""
+    pinned = (model("one", gpus=(0,)),)
+
+    (idle,) = plan(Host(name="h", gpus=(CARD, CARD), models=pinned), one=traced(120 * GIB)).refusals
+    (none,) = plan(
+        Host(name="h", gpus=(CARD, SMALL), models=pinned), one=traced(120 * GIB)
+    ).refusals
+
+    assert "without `gpus`: it fits on GPU 0+1" in idle.ways_out
+    assert not [way for way in none.ways_out if "without" in way]
+
+
+def test_fewer_bits_are_told_where_they_would_do_beside_the_others():
+    """8 bits where it is alone, fewer where another has some of the room."""
+    big, other = model("big"), model("other")
+
+    def bits(*models):
+        known = {"big": traced(100 * GIB, shards=False), "other": traced(40 * GIB)}
+        (refusal,) = plan(Host(name="h", gpus=(CARD,), models=models), **known).refusals
+        return next(way for way in refusal.ways_out if way.startswith("quantized"))
+
+    assert bits(big).startswith("quantized to 8 bits (it has 16.0 a weight): about 53.1 GiB")
+    assert bits(other, big).startswith("quantized to 5 bits")
+
+
+def test_no_context_is_told_that_the_model_was_not_made_for():
+    """The configuration says 131072; asked for is more, and more would fit."""
+    asked = Model(path="/m", name="one", context=400000, concurrency=4)
+    host = Host(name="h", gpus=(CARD,), models=(asked,))
+
+    placed = plan(host, one=traced(20 * GIB))
+
+    assert placed.refusals[0].ways_out[0] == "`context` 131072 at this concurrency"
+    (warning,) = placed.warnings
+    assert "h: one: `context` 400000 is more than the 131072 tokens that its config.json" in warning
+
+
+def test_what_a_span_holds_is_not_hidden_from_a_hosts_own_models():
+    """All that is usable is said, and that others have it."""
+    wide = model("big", hosts_spanned=2)
+    hosts = [spanning(1, wide, model("own")), spanning(2, wide)]
+
+    placed = place(hosts, Known(big=traced(150 * GIB), own=traced(16 * GIB)), mlx_lm="0.32.2")
+
+    (refusal,) = placed.refusals
+    assert refusal.reason.endswith("of 90.8 GiB usable")
+    assert "a device of its own: other models have the room" in refusal.ways_out
+
+
+def test_a_span_is_one_of_the_models_that_do_not_fit(capsys):
+    """Refused on both hosts, counted once."""
+    from rich.console import Console
+
+    wide = model("vast", hosts_spanned=2)
+    placed = place(
+        [spanning(1, wide), spanning(2, wide)], Known(vast=traced(400 * GIB)), mlx_lm="0.32.2"
+    )
+
+    Console().print(report(placed))
+
+    assert [one.span for one in placed.refusals] == [("h1", "h2")] * 2
+    assert "1 of the models asked for do not fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_one_that_cannot_be_split_it_is_said_whatever_gpus_there_are(count):
+    """And by how much memory others could, on as many as it takes them."""
+    made = traced(156 * GIB, shards=False, bits=4.5)
+    mimo = replace(made, model_type="mimo_v2_flash")
+
+    (refusal,) = plan(Host(name="h", gpus=(CARD,) * count, models=(model("m"),)), m=mimo).refusals
+
+    split, vllm = refusal.ways_out[:2]
+    assert split.startswith(
+        f"MLX cannot split it over 2 GPUs{' either' * (count == 1)}: its architecture has no"
+    )
+    no = "no: 148.3 GiB in AWQ 4-bit, 86.0 GiB over the GPUs; over 2 such: " * (count == 1)
+    assert vllm.startswith(f"vLLM: {no}"), vllm
+    assert "NVFP4, " in vllm
