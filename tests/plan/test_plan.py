@@ -214,11 +214,12 @@ def test_the_picture_is_made_by_the_program(tmp_path, known):
     assert "small.0" in picture.read_text().replace("&#160;", " ")
 
 
-def test_one_model_from_the_lock_takes_less_than_half_a_second(known):
-    """Of its own processor, at best: other work on a machine makes the same instructions slower."""
+def test_one_model_from_the_lock_takes_little_more_than_pydantic(known):
+    """Of processor time, in turn: less than twice what its import takes, on whatever machine.
+
+    In seconds: `benchmarks/planner_speed.py --locked`.
+    """
     program = f"""
-import time
-start = time.perf_counter()
 from hub.lock import ensure
 from planner.placement import place
 from planner.declared import Gpu, Host, Model
@@ -226,13 +227,15 @@ card = Gpu(name="x", memory_bytes=96 * 2**30, compute_capability="12.0")
 model = Model(path="/models/small", name="small", context=8192)
 host = Host(name="h", gpus=(card,), models=(model,))
 assert place([host], ensure([model], {str(known)!r})).fits
-print(time.process_time())
 """
 
-    def once():
+    def took(work):
         done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
-        )
+            [sys.executable, "-c", f"{work}\nimport time\nprint(time.process_time())"],
+            capture_output=True, text=True, check=True, cwd=ROOT,
+        )  # fmt: skip
         return float(done.stdout)
 
-    assert min(once() for _ in range(5)) < 0.5
+    floor = "import pydantic\nclass One(pydantic.BaseModel):\n    x: int"
+    times = [(took(program), took(floor)) for _ in range(5)]
+    assert min(ours for ours, _ in times) < 2 * min(theirs for _, theirs in times), times
