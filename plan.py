@@ -149,7 +149,7 @@ def show(
         console.print(report(plan), soft_wrap=False)
     if svg is not None:
         with Path(os.devnull).open("w") as nowhere:
-            drawn = Console(record=True, width=150, file=nowhere, highlight=False)
+            drawn = Console(record=True, width=160, file=nowhere, highlight=False)
             drawn.print(report(plan))
             try:
                 drawn.save_svg(str(svg), title="./plan.py", unique_id="plan")
