@@ -91,6 +91,10 @@ class Connection(HttpToolsProtocol):
         if not self._refused:
             super().on_message_complete()
 
+    def leave_unless_answered(self) -> None:
+        if self.cycle is not None and not self.cycle.response_started:
+            self.transport.abort()
+
     def _wait_for_a_head(self) -> None:
         self._have_a_head()
         self._patience = self.loop.call_later(HEAD_PATIENCE_S, self.transport.abort)
@@ -122,7 +126,13 @@ class Door(uvicorn.Server):
         )
 
     def close(self, *, within_s: float) -> None:
-        """End, once what was answered is taken, or after so long."""
+        """End, once what was answered is taken, or after so long.
+
+        Whose request has not all come is not waited for: it was not accepted.
+        """
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.leave_unless_answered()
         self.config.timeout_graceful_shutdown = max(FLUSH_S, within_s)  # type: ignore[assignment]
         self.should_exit = True
 

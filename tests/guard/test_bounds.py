@@ -309,6 +309,18 @@ def test_only_what_is_told_may_be_got(instance: Instance) -> None:
     assert instance.client.post("/v1/embeddings", json={}).status_code == 404
 
 
+def test_a_body_that_does_not_come_holds_no_stop_up(tmp_path: Path, tiny: Path) -> None:
+    """It was not accepted; a host that reboots would wait a minute for it."""
+    with Instance(tmp_path, tiny, stop_timeout_s=30) as instance:
+        half = connected(instance)
+        half.sendall(request(b"{", length=100))
+        assert instance.chat().status_code == 200
+        began = time.monotonic()
+        assert instance.stop() == 0
+        assert time.monotonic() - began < 20
+        half.close()
+
+
 def test_an_answer_that_is_not_yet_taken_is_not_cut_off(tmp_path: Path, tiny: Path) -> None:
     """A client that pauses when the instance is asked to stop: it gets all that was answered."""
     with Instance(tmp_path, tiny, stop_timeout_s=30) as instance:
