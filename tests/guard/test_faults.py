@@ -146,8 +146,11 @@ def test_it_waits_for_a_device_that_comes_late(with_a_gpu: Host, times: int) -> 
         host.root_run(f"touch /run/before; {DEACTIVATE}; mv {SHOWN} {HIDDEN}")
         booting = threading.Thread(target=host.reboot)
         booting.start()
-        gone = "test ! -e /run/before"  # once its units are stopped, which may drain for a minute
-        until(lambda: host.root_run(gone, check=False).returncode == 0, within_s=100)
+        # Once its units are stopped, which may drain for a minute.
+        until(
+            lambda: host.root_run("test ! -e /run/before", check=False).returncode == 0,
+            within_s=100,
+        )
         if beyond:
             until(lambda: "does not answer" in status(host), within_s=120)
             journal = host.root_run("journalctl -b -u mlx-gpu-ready -o cat").stdout
