@@ -181,11 +181,12 @@ class Checkout:
         if host.models_lock not in self._locks:
             self._locks[host.models_lock] = read(ROOT / host.models_lock)
         lock = self._locks[host.models_lock]
-        asked = {model.source: model for one in kin or (host,) for model in one.models}
-        unknown = [source for source, model in asked.items() if lock.traced(model) is None]
+        asked = [(model, one.processor) for one in kin or (host,) for model in one.models]
+        unknown = sorted({model.source for model, on in asked if lock.traced(model, on) is None})
         if unknown:
             raise LockError(f"models.lock: knows nothing of {', '.join(unknown)}; run ./plan.py")
-        unhashed = [source for source in asked if not lock.models[source].hashed]
+        sources = sorted({model.source for model, _ in asked})
+        unhashed = [source for source in sources if not lock.models[source].hashed]
         if unhashed:
             raise LockError(f"models.lock: has no hashes of {', '.join(unhashed)}; deploy once")
         declaration = planned.planned(host, bound, lock, self._sources, kin)

@@ -26,6 +26,7 @@ from planner.gpus import find
 from planner.placement import place
 from planner.plan import Plan
 from planner.report import report
+from planner.traced import Processor
 from planner.why import why
 
 ROOT = Path(__file__).parent
@@ -235,14 +236,16 @@ def _head(repo: str) -> str:
 def locked(hosts: Sequence[Host], path: Path | None, errors: Console) -> Lock:
     """What is known of all hosts' models, fetched where it is not. Raises LockError, Fault."""
     mistakes: list[str] = []
-    groups: dict[tuple[Path, str, str | None], list[Model]] = {}
+    groups: dict[tuple[Path, str, str | None], list[tuple[Model, Processor]]] = {}
     for host in hosts:
         where = path or ROOT / host.models_lock
         token = _secret(host.hub.token) if host.hub.token else os.environ.get("HF_TOKEN")
         endpoint = host.hub.endpoint
         if "endpoint" not in host.hub.model_fields_set:
             endpoint = os.environ.get("HF_ENDPOINT", endpoint)
-        groups.setdefault((where, endpoint, token), []).extend(host.models)
+        groups.setdefault((where, endpoint, token), []).extend(
+            (model, host.processor) for model in host.models
+        )
     known: dict[str, Entry] = {}
     for (where, endpoint, token), wanted in groups.items():
         try:

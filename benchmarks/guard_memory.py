@@ -89,7 +89,7 @@ async def ready(socket: str) -> None:
 def planned(model: str) -> int:
     """Bytes that MLX counts at the worst moment, as the plan of a host would have it."""
     _, texts, headers = _from_directory(Path(model))
-    traced = tracing.trace(texts, headers, sizes=[1])
+    traced = tracing.trace(texts, headers, "cpu", sizes=[1])
     assert isinstance(traced, Traced), traced
     rank = traced.rank(1)
     assert isinstance(rank, Rank), rank

@@ -79,9 +79,7 @@ def one(name: str) -> dict[str, object]:
             hollow / "model.safetensors", Directory.read(real).headers()["model.safetensors"]
         )
         with program.cpu():
-            traced = Traced.from_json(
-                trace(hollow, [1], chunks=["cpu"], tokens=["cpu"], moves=MOVES)
-            )
+            traced = Traced.from_json(trace(hollow, "cpu", [1], moves=MOVES))
         rank = traced.rank(1)
         assert isinstance(rank, Rank)
         mx.synchronize()

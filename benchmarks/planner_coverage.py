@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import mlx.core as mx
 
@@ -24,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import planner_models
 
 from hub import tracing
+from planner.traced import Processor, Traced
 
 PAGE = """\
 # Architectures that can be traced
@@ -60,9 +62,12 @@ def verdict(name: str) -> tuple[str, str]:
         return "refused", WANTING.get(name) or f"{type(error).__name__}: {error}"
     texts = {"config.json": json.dumps(values).encode()}
     header = planner_models.lay_out(planner_models.tensors(made))
-    traced = tracing.trace(texts, {"model.safetensors": header})
-    if isinstance(traced, str):
-        return "refused", traced
+    headers = {"model.safetensors": header}
+    traces = [tracing.trace(texts, headers, processor) for processor in get_args(Processor)]
+    for traced in traces:
+        if isinstance(traced, str):
+            return "refused", traced
+    assert isinstance(traced, Traced)
     if traced.alone:
         return "traced, served alone", traced.alone
     rank = traced.rank(1)

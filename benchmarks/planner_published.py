@@ -134,7 +134,7 @@ def lock(path: Path, names: list[str]) -> None:
     entries = dict(locks.read(path).models)
     for name in names:
         texts, headers = checkpoint(name)
-        answer = tracing.trace(texts, headers)
+        answer = tracing.trace(texts, headers, "gpu")
         if isinstance(answer, str):
             print(f"{name}: {answer}", file=sys.stderr)
             continue
@@ -143,7 +143,7 @@ def lock(path: Path, names: list[str]) -> None:
             source=source,
             files=(),
             checkpoint=summary(texts, headers, published=False),
-            traces={answer.mlx_lm: answer},
+            traces={locks.trace_key("gpu", answer.mlx_lm): answer},
         )
         locks.write(locks.Lock(models=entries), path)
         print(f"{name}: {answer.rank(1).weights} bytes of weights", file=sys.stderr)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import matplotlib as mpl
 
@@ -34,7 +34,7 @@ from hub import tracing
 from planner.declared import Gpu, Host, Model
 from planner.placement import place
 from planner.program import Program
-from planner.traced import Kind, Rank, Traced
+from planner.traced import Kind, Processor, Rank, Traced
 
 GIB = 2**30
 CARD = Gpu(name="NVIDIA H200", memory_bytes=143771 * 2**20, compute_capability="9.0")
@@ -60,9 +60,9 @@ class Known:
     def __init__(self) -> None:
         self.known = {size: self.of(size) for size in range(10)}
 
-    def traced(self, model: Model, *, mlx_lm: str | None = None) -> Traced:
+    def traced(self, model: Model, processor: Processor, *, mlx_lm: str | None = None) -> Traced:
         """By the model's number."""
-        del mlx_lm
+        del processor, mlx_lm
         return self.known[int(model.name) % 10]
 
     @staticmethod
@@ -115,17 +115,21 @@ def seconds(number: int, models: int) -> float:
     return time.process_time() - start
 
 
-def trace(texts: dict[str, bytes], headers: dict[str, Any]) -> tuple[int, float, int]:
+def trace(
+    texts: dict[str, bytes], headers: dict[str, Any], processor: Processor
+) -> tuple[int, float, int]:
     """Layers, seconds by the clock of one cold trace, and the most that its process held in MB."""
     forked = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(1, mp_context=forked) as fresh:
-        return fresh.submit(_trace, texts, headers).result()
+        return fresh.submit(_trace, texts, headers, processor).result()
 
 
-def _trace(texts: dict[str, bytes], headers: dict[str, Any]) -> tuple[int, float, int]:
+def _trace(
+    texts: dict[str, bytes], headers: dict[str, Any], processor: Processor
+) -> tuple[int, float, int]:
     """In a process that has no other children: the most is over all that it ever had."""
     start = time.perf_counter()
-    traced = tracing.trace(texts, headers)
+    traced = tracing.trace(texts, headers, processor)
     taken = time.perf_counter() - start
     assert isinstance(traced, Traced), traced
     most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 // 10**6
@@ -133,16 +137,19 @@ def _trace(texts: dict[str, bytes], headers: dict[str, Any]) -> tuple[int, float
 
 
 def traces(names: Sequence[str], rounds: int) -> None:
-    """A table of models whose configurations are published, each traced as often, in turn."""
+    """A table of models whose configurations are published, traced as often for each, in turn."""
     checkpoints = {name: planner_published.checkpoint(name) for name in names}
-    seen: dict[str, list[tuple[int, float, int]]] = {name: [] for name in names}
+    every = [(name, processor) for name in names for processor in get_args(Processor)]
+    seen: dict[tuple[str, str], list[tuple[int, float, int]]] = {one: [] for one in every}
     for _ in range(rounds):
-        for name, given in checkpoints.items():
-            seen[name].append(trace(*given))
-    print("| model | layers | seconds: median (least to most) | MB |\n|---|---|---|---|")
-    for name, rows in seen.items():
-        most = max(held for _, _, held in rows)
-        print(f"| {name} | {rows[0][0]} | {_spread([taken for _, taken, _ in rows])} | {most} |")
+        for name, processor in every:
+            seen[name, processor].append(trace(*checkpoints[name], processor))
+    print("| model | layers | for a GPU, seconds | for a CPU | MB |\n|---|---|---|---|---|")
+    for name in names:
+        both = [seen[name, processor] for processor in ("gpu", "cpu")]
+        most = max(held for rows in both for _, _, held in rows)
+        cells = " | ".join(_spread([taken for _, taken, _ in rows]) for rows in both)
+        print(f"| {name} | {both[0][0][0]} | {cells} | {most} |")
 
 
 def locked(names: Sequence[str], rounds: int) -> None:

@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -31,6 +31,7 @@ from planner.demand import CPU, CUDA
 from planner.hollow import model, passes, program, recording, work
 from planner.hollow.ways import BY_TOKEN
 from planner.program import Point, Program
+from planner.traced import Processor
 
 LAYERS = 12
 NAMES = (
@@ -38,7 +39,9 @@ NAMES = (
     "qwen3_next", "recurrent_gemma", "rwkv7",
 )  # fmt: skip
 BATCH, CONTEXTS = 4, (520, 32768)
-WAYS = {"": ("cpu", None), " kernels": ("gpu", False), " fused": ("gpu", True)}  # with attention
+WAYS: dict[str, tuple[Processor, bool | None]] = {
+    "": ("cpu", None), " kernels": ("gpu", False), " fused": ("gpu", True),
+}  # with attention  # fmt: skip
 PAGE = """\
 # Chunks of some layers beside chunks of all
 
@@ -84,17 +87,26 @@ def seen(name: str) -> Seen:
         made, _ = model.load(Path(directory))
         examples, _ = model.examples(made)
         merged = model.mergeable(made)
-        planned = program.programs(made, examples, merged=merged, batched=True, tokens=())
+        chunks: program.Programs = {}
+        for processor in get_args(Processor):
+            chunks |= program.programs(
+                made,
+                examples,
+                processor,
+                merged=merged,
+                batched=True,
+                mine=lambda part: part.startswith("chunks"),
+            )
         server = passes.Passes(made, examples, merged=merged)
         with server.fewer() as some:
             kept = len(some.caches)
         assert len(made.layers) == LAYERS
-        return Seen(kept, {way: list(over(planned, server, way)) for way in WAYS})
+        return Seen(kept, {way: list(over(chunks, server, way)) for way in WAYS})
 
 
 def over(planned: program.Programs, server: passes.Passes, way: str) -> Iterator[float]:
     """Percent by which each chunk is planned above what is recorded of all layers."""
-    device, attention = WAYS[way]
+    processor, attention = WAYS[way]
     behind = (CPU if attention is None else CUDA).behind
     chunk = Program.from_json(planned[f"chunk{way}"])
     assert set(BY_TOKEN) < set(chunk.steps), "its graph has no part for each token"
@@ -106,7 +118,7 @@ def over(planned: program.Programs, server: passes.Passes, way: str) -> Iterator
             else recording.kernels(attention=attention)
         ):
             graph = server.uneven(point)
-        whole = Program(**work.program(graph, work.as_recorded(graph), [device]))
+        whole = Program(**work.program(graph, work.as_recorded(graph), processor))
         some = Program(steps={step: chunk.steps[step]})  # without what a rest may take more
         yield 100 * (some.peak(behind, point) / whole.peak(behind, point) - 1)
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from planner.traced import in_steps
 
-FORMAT = 9
+FORMAT = 10
 Size = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -89,24 +89,27 @@ def wrong(data: Mapping[str, Any]) -> str:
         where = ".".join(map(str, first["loc"]))
         return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
     for source, entry in lock.models.items():
-        for traced in entry.traces.values():
-            if isinstance(traced, _Traced) and (missing := _missing(traced)):
+        for key, traced in entry.traces.items():
+            cpu = key.endswith(" cpu")
+            if isinstance(traced, _Traced) and (missing := _missing(traced, cpu=cpu)):
                 return f"{source}: nothing of `{missing}`"
     return ""
 
 
-def _missing(traced: _Traced) -> str:
+def _missing(traced: _Traced, *, cpu: bool) -> str:
     """The first thing that a plan may ask for and that is not there; "" where all is."""
     if not isinstance(traced.ranks.get("1"), _Rank):
         return "ranks.1"
     # What is recorded of every model (planner/hollow/program.py, `programs`).
-    fused = [] if in_steps(traced.dtype, traced.head_dims) else [" fused"]
+    ways = [""] if cpu else [" kernels"]
+    if not cpu and not in_steps(traced.dtype, traced.head_dims):
+        ways.append(" fused")
     chunks, others = ["admit", "chunk", "stay"], ["join", "roll"]
     if traced.alone:
         chunks, others = ["chunk"], ["step"]
-    asked = [f"{chunk}{way}" for chunk in chunks for way in ("", " kernels", *fused)]
+    asked = [f"{chunk}{way}" for chunk in chunks for way in ways]
     for name in (*asked, *others):
         made = traced.programs.get(name) or traced.programs.get(f"{name} within")
-        if not made or not (made.tasks or made.runs or made.steps):
+        if not made or not (made.steps or (made.tasks if cpu else made.runs)):
             return f"programs.{name}"
     return ""

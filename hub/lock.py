@@ -1,7 +1,7 @@
 """``models.lock``: what is known of each model, so that nobody needs MLX or the network again.
 
 One JSON file beside the inventories. A model is keyed by ``repo@commit`` or by its directory,
-what was traced of it by the versions of mlx-lm and mlx that traced it.
+what was traced of it by the version of mlx-lm that traced it and by what that ran on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from hub.format import FORMAT, wrong
 from planner.declared import Model
 from planner.record import Record
-from planner.traced import Traced
+from planner.traced import Processor, Traced
 
 ANEW = "remove it, and it is made anew"
 
@@ -53,7 +53,7 @@ class Checkpoint(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry(Record):
-    """One model: its files, its checkpoint, and what was traced, by version."""
+    """One model: its files, its checkpoint, and what was traced, by ``trace_key``."""
 
     source: str
     files: tuple[File, ...]
@@ -70,7 +70,7 @@ class Entry(Record):
     def download_bytes(self) -> int:
         return sum(file.size for file in self.files)
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         return {
             **({"content": self.content} if self.content else {}),
             "files": [
@@ -107,17 +107,24 @@ class Lock(Record):
     def entry(self, model: Model) -> Entry | None:
         return self.models.get(model.source)
 
-    def traced(self, model: Model, *, mlx_lm: str | None = None) -> Traced | str | None:
+    def traced(
+        self, model: Model, processor: Processor, *, mlx_lm: str | None = None
+    ) -> Traced | str | None:
         """What was traced of ``model``, why it could not be, or None where nobody tried.
 
         By the version ``mlx_lm`` (None: the one installed here, which the runtimes are locked to).
         """
         entry = self.models.get(model.source)
-        return entry.traces.get(mlx_lm or version("mlx-lm")) if entry else None
+        return entry.traces.get(trace_key(processor, mlx_lm)) if entry else None
 
     def to_json(self) -> dict[str, object]:
         models = {source: self.models[source].to_json() for source in sorted(self.models)}
         return {"format": FORMAT, "models": models}
+
+
+def trace_key(processor: Processor, mlx_lm: str | None = None) -> str:
+    """What a trace for ``processor`` by a version (None: the one installed) is found by."""
+    return f"{mlx_lm or version('mlx-lm')} {processor}"
 
 
 def read(path: Path | str) -> Lock:
@@ -174,8 +181,11 @@ def _add(entry: Entry, path: Path) -> None:
     """Put ``entry`` into the file, beside what others have put there meanwhile."""
     try:
         with _alone(path.parent):
-            data = _data(path)
-            models = {**data["models"], entry.source: entry.to_json()}
+            data, made = _data(path), entry.to_json()
+            there = data["models"].get(entry.source, {})
+            if there.get("content") == entry.content:  # of the same files
+                made["traces"] = {**there.get("traces", {}), **made["traces"]}
+            models = {**data["models"], entry.source: made}
             _replace(path, {**data, "models": dict(sorted(models.items()))})
     except OSError as error:
         raise LockError(f"{path}: cannot be written: {error.strerror}") from None
@@ -193,7 +203,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def ensure(
-    models: Iterable[Model],
+    wanted: Iterable[tuple[Model, Processor]],
     path: Path | str,
     *,
     mlx_lm: str | None = None,
@@ -202,24 +212,24 @@ def ensure(
     hashed: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Lock:
-    """A lock in which each of ``models`` was traced by ``mlx_lm``; fetches what is missing.
+    """A lock in which each of ``wanted`` was traced by ``mlx_lm``; fetches what is missing.
 
-    ``mlx_lm`` is a version (None: the one installed here, which the runtimes are locked to).
-    Neither the network nor MLX is touched where nothing is; a directory that is here is looked at,
-    and traced again where it holds another model than the lock says. ``endpoint`` is the hub's
-    address (None: what ``HF_ENDPOINT`` says, else the public one). ``hashed``: with the hashes of a
-    directory's files, which a deploy holds a host to, and which take a minute for 15 GB.
-    ``progress`` is told what takes time. Raises LockError with a line for each model that could not
-    be locked, after the others were written.
+    Those are models, each with what it is to run on. ``mlx_lm`` is a version (None: the one
+    installed here, which the runtimes are locked to). Neither the network nor MLX is touched where
+    nothing is; a directory that is here is looked at, and traced again where it holds another model
+    than the lock says. ``endpoint`` is the hub's address (None: what ``HF_ENDPOINT`` says, else the
+    public one). ``hashed``: with the hashes of a directory's files, which a deploy holds a host to,
+    and which take a minute for 15 GB. ``progress`` is told what takes time. Raises LockError with a
+    line for each model that could not be locked, after the others were written.
     """
     path = Path(path)
     lock = read(path)
     mlx_lm = mlx_lm or version("mlx-lm")
     known = dict(lock.models)
     asked = {
-        model.source: model
-        for model in models
-        if lock.traced(model, mlx_lm=mlx_lm) is None
+        (model.source, processor): model
+        for model, processor in wanted
+        if lock.traced(model, processor, mlx_lm=mlx_lm) is None
         or (model.path and Path(model.path).is_dir())
         or (hashed and not known[model.source].hashed)
     }
@@ -236,9 +246,9 @@ def ensure(
     maker = making.Maker(
         mlx_lm=mlx_lm, endpoint=endpoint, token=token, hashed=hashed, progress=begin
     )
-    for source, model in asked.items():
+    for (source, processor), model in asked.items():
         try:
-            made = maker.entry(model, known.get(source))
+            made = maker.entry(model, processor, known.get(source))
         except making.Failed as error:
             mistakes.append(f"{model.slug}: {error}")
         else:

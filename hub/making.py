@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hub import checkpoint, tracing
-from hub.lock import Checkpoint, Entry, File
+from hub.lock import Checkpoint, Entry, File, trace_key
 from planner.amounts import gib
 from planner.declared import Model
-from planner.traced import Traced
+from planner.traced import Processor, Traced
 
 # What mlx-lm downloads of a repository (mlx_lm/utils.py, DEFAULT_ALLOW_PATTERNS).
 WANTED = (
@@ -40,18 +40,21 @@ class Maker:
     hashed: bool
     progress: Callable[[str], None]
 
-    def entry(self, model: Model, known: Entry | None) -> Entry:
-        """What the lock keeps of ``model``: what is ``known``, where it is so. Raises Failed."""
+    def entry(self, model: Model, processor: Processor, known: Entry | None) -> Entry:
+        """What the lock keeps of ``model``, traced for ``processor``; ``known`` where it is so.
+
+        Raises Failed.
+        """
         try:
             if model.path is None:
-                return self._from_hub(model, known)
-            return self._from_directory(model, Path(model.path), known)
+                return self._from_hub(model, processor, known)
+            return self._from_directory(model, processor, Path(model.path), known)
         except (checkpoint.CheckpointError, tracing.TraceError) as error:
             raise Failed(f"{model.source}: {error}") from None
         except OSError as error:
             raise Failed(f"{model.source}: {error.strerror}: {error.filename}") from None
 
-    def _from_hub(self, model: Model, known: Entry | None) -> Entry:
+    def _from_hub(self, model: Model, processor: Processor, known: Entry | None) -> Entry:
         from hub import client  # noqa: PLC0415 -- a directory needs no hub
 
         assert model.repo, "a model has a repository or a path"  # noqa: S101
@@ -72,18 +75,21 @@ class Maker:
         except client.HubError as error:
             raise Failed(str(error)) from None
         traces = known.traces if known else {}
-        return self._traced(model, wanted, texts, headers, traces)
+        return self._traced(model, processor, wanted, texts, headers, traces)
 
-    def _from_directory(self, model: Model, path: Path, known: Entry | None) -> Entry:
+    def _from_directory(
+        self, model: Model, processor: Processor, path: Path, known: Entry | None
+    ) -> Entry:
         directory = Directory.read(path)
         same = known is not None and known.content == directory.content
         traces = known.traces if known and same else {}
-        if self.mlx_lm not in traces:
+        traced = trace_key(processor, self.mlx_lm) in traces
+        if not traced:
             self.progress(f"{model.source}: headers, then a trace")
         files = self._with_hashes(model, directory, known)
-        if known and self.mlx_lm in traces:
+        if known and traced:
             return replace(known, files=files)
-        made = self._traced(model, files, directory.texts, directory.headers(), traces)
+        made = self._traced(model, processor, files, directory.texts, directory.headers(), traces)
         return replace(made, content=directory.content)
 
     def _with_hashes(
@@ -121,12 +127,13 @@ class Maker:
     def _traced(
         self,
         model: Model,
+        processor: Processor,
         files: tuple[File, ...],
         texts: Mapping[str, bytes],
         headers: Mapping[str, Mapping[str, Any]],
         traces: Mapping[str, Traced | str],
     ) -> Entry:
-        traced = tracing.trace(texts, headers)
+        traced = tracing.trace(texts, headers, processor)
         if isinstance(traced, Traced) and traced.mlx_lm != self.mlx_lm:
             raise Failed(
                 f"{model.source}: mlx-lm {traced.mlx_lm} is installed here, the hosts get "
@@ -136,7 +143,7 @@ class Maker:
             source=model.source,
             files=files,
             checkpoint=summary(texts, headers),
-            traces={**traces, self.mlx_lm: traced},
+            traces={**traces, trace_key(processor, self.mlx_lm): traced},
         )
 
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from hub.checkpoint import write_hollow
-from planner.traced import SIZES, Traced
+from planner.traced import SIZES, Processor, Traced
 
 ROOT = Path(__file__).parents[1]
 TIME_LIMIT = 600.0  # seconds; a trace takes a few, one with a part for each token ten
 MEMORY_LIMIT = 8 * 2**30  # bytes of address space; a trace touches about 100 MB of it
+PROCESSES = 2  # that share a trace
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LIBC = ctypes.CDLL(None)
 
@@ -34,13 +35,14 @@ class TraceError(RuntimeError):
 def trace(
     texts: Mapping[str, bytes],
     headers: Mapping[str, Mapping[str, Any]],
+    processor: Processor,
     *,
     sizes: Sequence[int] = SIZES,
     seconds: float = TIME_LIMIT,
     memory_bytes: int = MEMORY_LIMIT,
     python: str = sys.executable,
 ) -> Traced | str:
-    """What mlx-lm says of a checkpoint with these configuration files and headers.
+    """What mlx-lm on ``processor`` says of a checkpoint with these configuration files and headers.
 
     A sentence where mlx-lm cannot load or run it. Raises TraceError where the program itself
     failed: that is no verdict on the model.
@@ -51,20 +53,21 @@ def trace(
             (directory / file).write_bytes(content)
         for file, header in headers.items():
             write_hollow(directory / file, header)
-        # Side by side, so that each takes half of the time: the model itself and its prompts on a
-        # GPU; its prompts on a CPU, and generation.
-        halves = [(",".join(map(str, sizes)), "gpu", ""), ("", "cpu", "cpu,gpu")]
         deadline = time.monotonic() + seconds
+        asked = (str(directory), processor, ",".join(map(str, sizes)))
         with contextlib.ExitStack() as stack:
             children = [
-                stack.enter_context(_started(python, directory, half, seconds, memory_bytes))
-                for half in halves
+                stack.enter_context(_started(python, directory, asked, seconds, memory_bytes))
+                for _ in range(PROCESSES)
             ]
-            whole, other = (_answer(child, deadline, seconds) for child in children)
-    refused = whole.get("refused") or other.get("refused")
-    if refused:
-        return str(refused)
-    return Traced.from_json({**whole, "programs": {**whole["programs"], **other["programs"]}})
+            answers = [_answer(child, deadline, seconds) for child in children]
+    # Each takes the next part that no other has begun, in the same order: what the first part that
+    # is refused is refused for is always among these.
+    if refused := [answer for answer in answers if "refused" in answer]:
+        return str(min(refused, key=lambda answer: int(answer["at"]))["refused"])
+    programs = {name: made for answer in answers for name, made in answer["programs"].items()}
+    whole = {key: value for answer in answers for key, value in answer.items()}
+    return Traced.from_json({**whole, "programs": dict(sorted(programs.items()))})
 
 
 @contextlib.contextmanager
@@ -92,7 +95,7 @@ def _started(
         "OPENBLAS_NUM_THREADS": "1",  # numpy has little to do, and its threads wait busily
     }
     with subprocess.Popen(
-        [python, "-P", "-m", "planner.hollow", str(directory), *asked],
+        [python, "-P", "-m", "planner.hollow", *asked],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -19,7 +19,7 @@ from planner.fleet import related
 from planner.placement import place
 from planner.plan import Placement, Refusal
 from planner.spaces import Detected
-from planner.traced import Traced
+from planner.traced import Processor, Traced
 
 # The ranks of one host have a network to themselves: its guards meet there at the first port, its
 # ranks have the next ones.
@@ -50,7 +50,11 @@ class Lock(Protocol):
     """What a declaration asks of ``models.lock``."""
 
     def traced(
-        self, model: inventory_data.Model, *, mlx_lm: str | None = None
+        self,
+        model: inventory_data.Model,
+        processor: Processor,
+        *,
+        mlx_lm: str | None = None,
     ) -> Traced | str | None: ...
     def entry(self, model: inventory_data.Model) -> Entry | None: ...
 

@@ -11,7 +11,7 @@ from planner.declared import Host, Model
 from planner.demand import CPU, CUDA, Device, Need, Settings, ladder, need
 from planner.plan import Space
 from planner.record import Record
-from planner.traced import Rank, Traced, in_steps
+from planner.traced import Processor, Rank, Traced, in_steps
 
 FUSED_CAPABILITY = 8.0  # mlx/backend/cuda/scaled_dot_product_attention.cpp, as of 2026-08
 # The rung of the ladder that packing starts from: two kept sequences, the full step.
@@ -21,7 +21,9 @@ COMFORTABLE = 2
 class Lock(Protocol):
     """What a plan asks of ``models.lock``."""
 
-    def traced(self, model: Model, *, mlx_lm: str | None = None) -> Traced | str | None: ...
+    def traced(
+        self, model: Model, processor: Processor, *, mlx_lm: str | None = None
+    ) -> Traced | str | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class Devices(Record):
         if host.measured is None:
             return self
         figures = host.measured.model_dump(exclude_none=True)
-        if host.flavour == "cpu":
+        if host.processor == "cpu":
             return replace(self, cpu=self.cpu.measured(figures))
         return replace(self, cuda=self.cuda.measured(figures))
 

@@ -13,7 +13,7 @@ from planner.plan import Placement, Plan, Refusal, Space
 from planner.refusing import impossible
 from planner.spaces import Detected, spaces_of, without_kernels
 from planner.spans import Spans
-from planner.traced import Traced
+from planner.traced import Processor, Traced
 from planner.ways_out import Ways
 
 
@@ -97,8 +97,11 @@ class _Planning:
     def _packed(
         self, host: Host, spaces: tuple[Space, ...], free: Sequence[int]
     ) -> tuple[list[Placement], list[Refusal]]:
-        traces = {model.slug: self.lock.traced(model, mlx_lm=self.mlx_lm) for model in host.models}
+        traces = {model.slug: self._traced(model, host) for model in host.models}
         return Packing(host, spaces, free, traces, self.devices.on(host)).plan()
+
+    def _traced(self, model: Model, host: Host) -> Traced | str | None:
+        return self.lock.traced(model, host.processor, mlx_lm=self.mlx_lm)
 
     def advised(self, refusal: Refusal, hosts: Sequence[Host], plan: Plan) -> Refusal:
         """``refusal`` with what would make its model fit, where there were numbers."""
@@ -106,7 +109,7 @@ class _Planning:
             return refusal
         host = next(one for one in hosts if one.name == refusal.host)
         model = next(one for one in host.models if one.slug == refusal.model)
-        traced = self.lock.traced(model, mlx_lm=self.mlx_lm)
+        traced = self._traced(model, host)
         assert isinstance(traced, Traced), "it has numbers"  # noqa: S101
         names = refusal.span or (host.name,)
         spaces = tuple(space for space in plan.spaces if space.host in names)
@@ -137,7 +140,7 @@ class _Planning:
         """What is served as declared, and may not be what was meant."""
         for host in hosts:
             for model in host.models:
-                traced = self.lock.traced(model, mlx_lm=self.mlx_lm)
+                traced = self._traced(model, host)
                 most = traced.context_max if isinstance(traced, Traced) else None
                 if most is not None and model.context > most:
                     yield (
@@ -189,10 +192,12 @@ class _Instead:
     slug: str
     known: Traced
 
-    def traced(self, model: Model, *, mlx_lm: str | None = None) -> Traced | str | None:
+    def traced(
+        self, model: Model, processor: Processor, *, mlx_lm: str | None = None
+    ) -> Traced | str | None:
         if model.slug == self.slug:
             return self.known
-        return self.lock.traced(model, mlx_lm=mlx_lm)
+        return self.lock.traced(model, processor, mlx_lm=mlx_lm)
 
 
 _Process = tuple[str, str, int]  # host, model, replica

@@ -55,7 +55,7 @@ class Spans:
         if lacking := [f"{name}: {self.unable[name]}" for name in names if name in self.unable]:
             self.refusals += [impossible(name, model, lacking[0], names) for name in names]
             return
-        traced = self.lock.traced(model, mlx_lm=self.mlx_lm)
+        traced = self.lock.traced(model, span[0].processor, mlx_lm=self.mlx_lm)
         if not isinstance(traced, Traced):
             for host in span:
                 room = max(self._free[host.name])

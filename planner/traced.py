@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from planner.program import Behind, Point, Program, Sized
 from planner.record import Record
 
 FUSED_HEAD = 128
+Processor = Literal["cpu", "gpu"]  # which a model is traced for
 SIZES = (1, 2, 4, 8)  # ranks that a model is traced for: the numbers of GPUs that machines have
 
 
@@ -71,7 +72,7 @@ def in_steps(dtype: str, head_dims: Sequence[int]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traced(Record):
-    """One model at one commit, as one version of mlx-lm loads and runs it."""
+    """One model at one commit, as one version of mlx-lm loads it and runs it on a processor."""
 
     mlx_lm: str
     mlx: str

@@ -31,7 +31,7 @@ def _on(
 ) -> Iterator[str]:
     yield f"{host.name}: {model.slug} ({model.source})"
     yield f"  asked for: {model.context} tokens of context, {model.concurrency} requests at once"
-    traced = lock.traced(model, mlx_lm=mlx_lm)
+    traced = lock.traced(model, host.processor, mlx_lm=mlx_lm)
     if not isinstance(traced, Traced):
         yield f"  not traced: {traced or 'not in models.lock'}"
         return

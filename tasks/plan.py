@@ -45,7 +45,7 @@ def _locked(declared: Host, kin: Iterable[Host]) -> Lock:
     with _ONE_AT_A_TIME:
         try:
             return ensure(
-                [model for host in kin for model in host.models],
+                [(model, host.processor) for host in kin for model in host.models],
                 ROOT / declared.models_lock,
                 endpoint=declared.hub.endpoint,
                 token=secret(declared.hub.token) or None,

@@ -1,9 +1,10 @@
-"""Trace one hollow checkpoint: ``python -P -m planner.hollow DIRECTORY SIZES CHUNKS TOKENS``.
+"""Trace one hollow checkpoint: ``python -P -m planner.hollow DIRECTORY PROCESSOR SIZES``.
 
-SIZES of groups (none: the programs only), and the devices, ``cpu`` or ``gpu``, for which programs
-of prompts and those of generation are wanted; with commas in between. JSON on stdout.
+``cpu`` or ``gpu``; sizes of groups, with commas in between. JSON on stdout: those parts of the
+trace that no other process has begun in this directory, so that several share the work.
 
-Exit status 0: traced, or refused with ``{"refused": reason}``; anything else is a crash.
+Exit status 0: traced, or refused with ``{"refused": reason, "at": number of the part}``; anything
+else is a crash.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import gc
 import io
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,22 +26,23 @@ import mlx.core as mx
 from mlx_lm.utils import get_total_parameters
 
 from planner.demand import CPU
-from planner.hollow import loading, program, sliced, views, work
+from planner.hollow import loading, program, sliced, views
 from planner.hollow import model as hollow
-from planner.traced import in_steps
+from planner.traced import Processor, in_steps
 
 
 def trace(
     directory: Path,
+    processor: Processor,
     sizes: Sequence[int],
     *,
-    chunks: Collection[str] = work.DEVICES,
-    tokens: Collection[str] = work.DEVICES,
     moves: Sequence[str] = (),
+    mine: Callable[[str], bool] = lambda _: True,
 ) -> dict[str, Any]:
     """Everything that the lock keeps of the model in ``directory``; ``moves`` are not kept.
 
-    Of groups of ``sizes``; without any, the programs only. The rest is as in ``program.programs``.
+    Of groups of ``sizes``. ``mine`` says of a part of it, by name, whether to do it; the rest is as
+    in ``program.programs``.
     """
     model, config = hollow.load(directory)
     text = config.get("text_config") or config
@@ -53,14 +55,14 @@ def trace(
     programs = program.programs(
         model,
         examples,
+        processor,
         merged=hollow.mergeable(model),
         batched=not alone,
-        chunks=chunks,
-        tokens=tokens,
         fused=not in_steps(dtype, head_dims),
         moves=moves,
+        mine=mine,
     )
-    if not sizes:
+    if not mine("model"):
         return {"programs": programs}
     took, assumed = loads(directory)
     beyond = views.beyond(model, examples)
@@ -117,22 +119,40 @@ def rank(directory: Path, size: int, beyond: Sequence[dict[str, int]] = ()) -> d
         return str(error) or type(error).__name__
 
 
+class Shared:
+    """The parts of a trace, of which each is done by the process that is the first to begin it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.asked = 0  # in the same order by all
+
+    def __call__(self, part: str) -> bool:
+        self.asked += 1
+        try:
+            (self.directory / f"begun {part}").mkdir()
+        except FileExistsError:
+            return False
+        return True
+
+
 def main(arguments: list[str]) -> int:
-    directory, *lists = arguments
-    sizes, chunks, tokens = ([word for word in each.split(",") if word] for each in lists)
+    directory, sizes = Path(arguments[0]), [int(size) for size in arguments[2].split(",")]
+    processor: Processor = "cpu" if arguments[1] == "cpu" else "gpu"
     gc.disable()  # a graph is many small objects, and the process ends with the trace
     mx.set_default_device(mx.cpu)
     said = io.StringIO()
+    mine = Shared(directory)
+    refused = ""
     try:
         with program.cpu(), contextlib.redirect_stdout(said):
-            answer = trace(Path(directory), [*map(int, sizes)], chunks=chunks, tokens=tokens)
+            answer = trace(directory, processor, sizes, mine=mine)
     except SystemExit:  # `olmo` ends the process where a package of its own is not there
-        answer = {"refused": f"its module ends the process: {' '.join(said.getvalue().split())}"}
+        refused = f"its module ends the process: {' '.join(said.getvalue().split())}"
     except hollow.Refused as error:
-        answer = {"refused": str(error)}
+        refused = str(error)
     except Exception as error:  # noqa: BLE001 -- whatever mlx-lm raises is the reason
-        answer = {"refused": f"{type(error).__name__}: {error}"}
-    print(json.dumps(answer))
+        refused = f"{type(error).__name__}: {error}"
+    print(json.dumps({"refused": refused, "at": mine.asked} if refused else answer))
     return 0
 
 

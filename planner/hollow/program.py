@@ -1,9 +1,11 @@
-"""What is recorded of a model: the server's evaluations, by device."""
+"""What is recorded of a model: the server's evaluations."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ from mlx.utils import tree_flatten
 from planner.hollow import passes, recording, work
 from planner.hollow.model import leaves
 from planner.hollow.ways import RESTS, Ways
+from planner.traced import Processor
 
 CHUNKS = ("prefill", "enter")  # which of the moves are of a prompt, not of a token
 EMPTY = ("chunk", "prefill")  # which may be the first of a prompt
@@ -22,20 +25,20 @@ Programs = dict[str, dict[str, Any]]
 def programs(
     model: Any,  # noqa: ANN401
     examples: Sequence[Any],
+    processor: Processor,
     *,
     merged: bool,
     batched: bool,
-    chunks: Collection[str] = work.DEVICES,
-    tokens: Collection[str] = work.DEVICES,
     fused: bool = True,
     moves: Sequence[str] = (),
+    mine: Callable[[str], bool] = lambda _: True,
 ) -> Programs:
-    """What the server's evaluations need over weights and caches.
+    """What the server's evaluations on ``processor`` need over weights and caches.
 
-    ``merged``: the server generates in batches; ``batched``: of more than one sequence; ``chunks``
-    and ``tokens``: the devices for which those of prompts and those of generation are wanted;
-    ``fused``: some GPU has a kernel for its attention; ``moves``: further methods of ``Passes``
-    that a plan has no use for: ``join`` and ``admit`` take at least as much.
+    ``merged``: the server generates in batches; ``batched``: of more than one sequence; ``fused``:
+    some GPU has a kernel for its attention; ``moves``: further methods of ``Passes`` that a plan
+    has no use for: ``join`` and ``admit`` take at least as much; ``mine``: says of a part of the
+    work, by name, whether to do it.
 
     ``chunk`` of prompts, ``admit`` after one more has joined those being read, ``stay`` after one
     has left them; on a CPU as they are called, ``… kernels`` on a GPU, ``… fused`` on one with a
@@ -51,84 +54,83 @@ def programs(
         for name in ("max_size", "chunk_size")
         if (size := getattr(cache, name, None))
     }
-    states = not all(hasattr(cache, "keys") for cache in held)
     asked = _Asked(
-        batched=batched,
-        chunks=frozenset(chunks),
-        tokens=frozenset(tokens),
-        fused=fused,
-        moves=tuple(moves) if batched else (),
+        processor=processor, batched=batched, fused=fused, moves=moves if batched else (), mine=mine
     )
-
-    def all_of(windows: Collection[int], *, within: bool) -> Programs:
-        server = passes.Passes(model, examples, merged=merged, within=within)
-        return _all(asked, server, Ways(dimensions, windows, batched=batched, states=states))
-
-    made = all_of(windows, within=False)
+    states = not all(hasattr(cache, "keys") for cache in held)
+    ways = Ways(dimensions, windows, batched=batched, states=states)
+    made = _all(asked, passes.Passes(model, examples, merged=merged), ways)
     if any(hasattr(cache, "max_size") for cache in held):
-        near = all_of((), within=True)
-        made |= {f"{name} within": program for name, program in near.items()}
+        ways = Ways(dimensions, (), batched=batched, states=states)
+        near = passes.Passes(model, examples, merged=merged, within=True)
+        made |= _all(asked, near, ways, " within")
     return {name: work.packed(program) for name, program in made.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """Which evaluations are wanted, for which devices."""
+    """Which evaluations are wanted."""
 
+    processor: Processor
     batched: bool
-    chunks: frozenset[str]
-    tokens: frozenset[str]
     fused: bool
-    moves: tuple[str, ...]
+    moves: Sequence[str]
+    mine: Callable[[str], bool]
+
+    @property
+    def chunks(self) -> dict[str, str]:
+        """Those of prompts, by the method of ``Passes``; what is in the others is in the first."""
+        if not self.batched:
+            return {"chunk": "prefill"}
+        more = {name: name for name in self.moves if name in CHUNKS}
+        return {"admit": "admit", "chunk": "uneven", "stay": "stay", **more}
+
+    @property
+    def tokens(self) -> list[str]:
+        """Those of generation."""
+        more = [name for name in self.moves if name not in CHUNKS]
+        return list(dict.fromkeys([*more, *(["join", "roll"] if self.batched else ["step"])]))
+
+    @property
+    def ways(self) -> Mapping[str, AbstractContextManager[None]]:
+        """What the names of prompts' evaluations end with, and what is another's meanwhile."""
+        if self.processor == "cpu":
+            return {"": contextlib.nullcontext()}
+        attention = {" kernels": False, " fused": True} if self.fused else {" kernels": False}
+        return {way: recording.kernels(attention=one) for way, one in attention.items()}
 
 
-def _all(asked: _Asked, server: passes.Passes, ways: Ways) -> Programs:
+def _all(asked: _Asked, server: passes.Passes, ways: Ways, where: str = "") -> Programs:
+    """``where``: what the names of the parts and of the programs end with."""
     made: Programs = {}
-    chunks = {"chunk": "prefill"}
-    if asked.batched:  # what is in the others is in the first
-        chunks = {"admit": "admit", "chunk": "uneven", "stay": "stay"}
-    if asked.chunks:
-        ways.look(server, chunks["chunk"])
-    if "cpu" in asked.chunks:
-        more = {name: name for name in asked.moves if name in CHUNKS}
-        made |= _chunks(chunks | more, server, ways, "cpu")
-    if "gpu" in asked.chunks:
-        with recording.kernels(attention=False):
-            on_gpu = _chunks(chunks, server, ways, "gpu")
-        made |= {f"{name} kernels": program for name, program in on_gpu.items()}
-    if "gpu" in asked.chunks and asked.fused:
-        with recording.kernels(attention=True):
-            on_gpu = _chunks(chunks, server, ways, "gpu", checked=False)
-        made |= {f"{name} fused": program for name, program in on_gpu.items()}
-    if not asked.tokens:
-        return made
-    single = [name for name in asked.moves if name not in CHUNKS]
-    single += ["join", "roll"] if asked.batched else ["step"]
-    return made | {
-        name: ways.program(getattr(server, name), asked.tokens, step=1)
-        for name in dict.fromkeys(single)
-    }
+    for way, instead in asked.ways.items():
+        if asked.mine(f"chunks{way}{where}"):
+            ways.look(server, asked.chunks["chunk"])
+            with instead:
+                found = _chunks(asked, server, copy(ways))  # for what it finds out holds for these
+            made |= {f"{name}{way}{where}": program for name, program in found.items()}
+    if asked.mine(f"tokens{where}"):
+        made |= {
+            f"{name}{where}": ways.program(getattr(server, name), asked.processor, step=1)
+            for name in asked.tokens
+        }
+    return made
 
 
-def _chunks(
-    records: Mapping[str, str],
-    server: passes.Passes,
-    ways: Ways,
-    device: str,
-    *,
-    checked: bool = True,
-) -> Programs:
-    """``records``: a method of ``server`` for each; ``checked``: the first, by a second one."""
+def _chunks(asked: _Asked, server: passes.Passes, ways: Ways) -> Programs:
+    """Those of prompts, of which the first is checked by a second recording."""
     made: Programs = {}
-    for name, method in records.items():
-        record, check = getattr(server, method), checked and not made
+    processor = asked.processor
+    for name, method in asked.chunks.items():
+        record, check = getattr(server, method), not made
         if ways.by_token:
-            made[name] = ways.for_each(record, [device], RESTS, checked=check)
+            made[name] = ways.for_each(record, processor, RESTS, checked=check)
         else:
-            made[name] = ways.program(record, [device], empty=name in EMPTY, checked=check)
+            made[name] = ways.program(record, processor, empty=name in EMPTY, checked=check)
     if ways.by_token:
         with server.fewer() as some:
-            made["chunk"]["steps"] |= ways.of_some(getattr(some, records["chunk"]), device)
+            record = getattr(some, asked.chunks["chunk"])
+            made["chunk"]["steps"] |= ways.of_some(record, processor)
     return made
 
 

@@ -15,6 +15,7 @@ from planner.hollow.model import Refused
 from planner.hollow.passes import STEP, Passes
 from planner.hollow.symbols import Unclear, primes
 from planner.program import Point
+from planner.traced import Processor
 
 FEW = 16  # tokens of a step at which all of a model is recorded where it has a part for each token
 RESTS = (FEW, 2)  # the rest of a prompt: what a device may be behind by most
@@ -50,6 +51,7 @@ class Ways:
         around = {STEP * n + d for n in (-1, 0, 1) for d in (-2, -1, 0, 1, 2)}
         self.edges = small | around | {w + d for w in windows for d in (-2, -1, 0, 1)}
         self.far = -(-max(windows, default=0) // STEP) * STEP
+        self._looked = False
 
     def look(self, server: Passes, name: str) -> None:
         """Whether the graph of a chunk has a part for each token, or for each so many of them.
@@ -57,8 +59,9 @@ class Ways:
         And, if for each, what some layers leave less than all. ``name`` is the method of ``server``
         that records a chunk.
         """
-        if not self.states:
+        if self._looked or not self.states:
             return
+        self._looked = True
         # Short ones first: with a part for each token, long ones take long. Experts, which are
         # sorted from 64 tokens of all sequences on, are so at both or at none. Nothing is cached
         # before them, so that nothing hides what is left.
@@ -83,13 +86,13 @@ class Ways:
     def program(
         self,
         record: Record,
-        devices: Collection[str],
+        processor: Processor,
         *,
         step: int | None = None,
         empty: bool = False,
         checked: bool = True,
     ) -> dict[str, Any]:
-        """What ``record`` records, for ``devices``; ``step`` where it is always that.
+        """What ``record`` records, for ``processor``; ``step`` where it is always that.
 
         ``empty``: it may go into empty caches, too; ``checked``: by a second recording.
         """
@@ -99,16 +102,16 @@ class Ways:
                     step=step or self.prime.step, tokens=self.prime.tokens + (step == 1)
                 )
                 others = [self._second(record, step or 3 * STEP)] if checked else []
-                return self._recorded(record, devices, prime, others, empty=empty)
+                return self._recorded(record, processor, prime, others, empty=empty)
             except Unclear:
                 self.any_step = False  # nor are others: they are of the same parts
         steps = (step,) if step else (*PREFILL_STEPS, *RESTS)
-        return self.for_each(record, devices, steps, empty=empty, checked=checked)
+        return self.for_each(record, processor, steps, empty=empty, checked=checked)
 
     def for_each(
         self,
         record: Record,
-        devices: Collection[str],
+        processor: Processor,
         steps: Sequence[int],
         *,
         empty: bool = False,
@@ -125,7 +128,7 @@ class Ways:
             empties = empty and step in PREFILL_STEPS
             try:
                 made[step] = self._recorded(
-                    record, devices, where, others, empty=empties, number=True
+                    record, processor, where, others, empty=empties, number=True
                 )
             except Unclear as error:
                 raise Refused(
@@ -133,14 +136,14 @@ class Ways:
                 ) from None
         return {"steps": made}
 
-    def of_some(self, record: Record, device: str) -> dict[int, dict[str, Any]]:
+    def of_some(self, record: Record, processor: Processor) -> dict[int, dict[str, Any]]:
         """Chunks of a model, by what ``record`` records of some of its layers.
 
         All of them at many tokens would take long. What a device can be behind by is in some; what
         a layer leaves to the end of the pass, as caches do that are gathered from uneven prompts,
         is as much for each token of however many, and of those before them in a convolution.
         """
-        made = self.for_each(record, [device], BY_TOKEN)["steps"]
+        made = self.for_each(record, processor, BY_TOKEN)["steps"]
         return {
             step: work.holding(program, self.left * (step + FEW)) for step, program in made.items()
         }
@@ -148,7 +151,7 @@ class Ways:
     def _recorded(
         self,
         record: Record,
-        devices: Collection[str],
+        processor: Processor,
         where: Point,
         others: Sequence[tuple[Graph, Point]],
         *,
@@ -164,12 +167,12 @@ class Ways:
         for other, at in others:
             # What depends on neither sequences nor tokens in whole parts is as large as it is here.
             work.agree(graph, rows, other, at._replace(step=1) if number else at, least=number)
-        made = work.program(graph, rows, devices)
+        made = work.program(graph, rows, processor)
         if empty and not self.far:
             # There is less to do then, so that the device is more layers behind, with all that is
             # in them.
             first = where._replace(tokens=where.step)
-            alone = self._recorded(record, devices, first, (), empty=False, number=number)
+            alone = self._recorded(record, processor, first, (), empty=False, number=number)
             made = work.either(made, alone)
         return made
 

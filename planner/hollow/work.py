@@ -8,18 +8,15 @@ from typing import Any
 from planner.hollow.graph import Graph, Made, Run, Shape, replay, size
 from planner.hollow.symbols import TERMS, Row, Unclear, row, terms
 from planner.program import Behind, Point, Polynomial, most, pack
+from planner.traced import Processor
 
-DEVICES = {"cpu": "tasks", "gpu": "runs"}  # and what a program has for them
 Rows = Mapping[tuple[Shape, int], Row]  # by an array's shape and the bytes of an element
 
 
-def program(graph: Graph, rows: Rows, devices: Collection[str]) -> dict[str, Any]:
-    """The pass as ``devices`` work it off."""
-    return {
-        name: [_operations(_run(graph, cpu=device == "cpu"), rows, cpu=device == "cpu")]
-        for device, name in DEVICES.items()
-        if device in devices
-    }
+def program(graph: Graph, rows: Rows, processor: Processor) -> dict[str, Any]:
+    """The pass as ``processor`` works it off."""
+    cpu = processor == "cpu"
+    return {"tasks" if cpu else "runs": [_operations(_run(graph, cpu=cpu), rows, cpu=cpu)]}
 
 
 def read_off(graph: Graph, point: Point, edges: Collection[int]) -> Rows:

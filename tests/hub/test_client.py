@@ -44,7 +44,7 @@ def lying():
 
 def said(endpoint, place):
     with pytest.raises(lock.LockError) as raised:
-        lock.ensure([MODEL], place / "models.lock", endpoint=endpoint)
+        lock.ensure([(MODEL, "gpu")], place / "models.lock", endpoint=endpoint)
     (line,) = str(raised.value).splitlines()
     return line
 
@@ -110,7 +110,7 @@ def test_a_name_that_no_hub_has_is_said_so(lying, tmp_path):
     """Before anybody is asked."""
     model = Model(repo="a/b--c", revision="0" * 40, name="x", context=4096)
     with pytest.raises(lock.LockError, match="not the name of a repository"):
-        lock.ensure([model], tmp_path / "models.lock", endpoint=lying(None))
+        lock.ensure([(model, "gpu")], tmp_path / "models.lock", endpoint=lying(None))
 
 
 def test_an_address_may_end_in_a_slash(tmp_path):
@@ -118,6 +118,6 @@ def test_an_address_may_end_in_a_slash(tmp_path):
     with Hub(tmp_path / "hub") as hub:
         revision = hub.add_repo("org/llama", llama.write(tmp_path / "files"))
         model = MODEL.model_copy(update={"revision": revision})
-        found = lock.ensure([model], tmp_path / "models.lock", endpoint=f"{hub.endpoint}/")
-        assert found.traced(model)
+        found = lock.ensure([(model, "gpu")], tmp_path / "models.lock", endpoint=f"{hub.endpoint}/")
+        assert found.traced(model, "gpu")
         assert revision == client.head("org/llama", endpoint=f"{hub.endpoint}/")

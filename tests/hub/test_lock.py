@@ -47,7 +47,7 @@ def model(repo, revision):
 
 
 def ensure(hub, path, *models, token=None):
-    return lock.ensure(models, path, endpoint=hub.endpoint, token=token)
+    return lock.ensure([(one, "gpu") for one in models], path, endpoint=hub.endpoint, token=token)
 
 
 def changed(hub, files, tmp_path, name, **contents):
@@ -74,7 +74,7 @@ def test_a_model_is_locked_with_files_hashes_and_trace(hub, commit, tmp_path):
     entry = found.models[f"org/llama@{commit}"]
     assert ["config.json", "model.safetensors", "tokenizer.json"] == [f.path for f in entry.files]
     assert all(file.sha256 or file.oid for file in entry.files)
-    traced = found.traced(model("org/llama", commit))
+    traced = found.traced(model("org/llama", commit), "gpu")
     assert entry.checkpoint.bytes_by_dtype == {"BF16": traced.rank(1).weights}
     assert lock.read(path) == found
     assert [path] == list(tmp_path.iterdir())
@@ -89,7 +89,7 @@ import sys
 from hub.lock import ensure
 from planner.declared import Model
 model = Model(repo="org/llama", revision="{commit}", name="llama", context=4096)
-assert ensure([model], "{path}", endpoint="http://127.0.0.1:9").traced(model)
+assert ensure([(model, "gpu")], "{path}", endpoint="http://127.0.0.1:9").traced(model, "gpu")
 heavy = {{"mlx", "mlx_lm", "transformers", "huggingface_hub", "httpx2"}} & set(sys.modules)
 assert not heavy, heavy
 """
@@ -217,13 +217,15 @@ def test_a_hub_that_never_answers_is_given_up_on(commit, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(lock.LockError, match="sent nothing for"):
-            lock.ensure([model("org/llama", commit)], tmp_path / "lock", endpoint=address)
+            lock.ensure([(model("org/llama", commit), "gpu")], tmp_path / "lock", endpoint=address)
 
 
 def test_a_hub_that_is_not_there_is_said_so(commit, tmp_path):
     """A closed port, in one line."""
     with pytest.raises(lock.LockError, match="cannot be reached") as raised:
-        lock.ensure([model("org/llama", commit)], tmp_path / "lock", endpoint="http://127.0.0.1:9")
+        lock.ensure(
+            [(model("org/llama", commit), "gpu")], tmp_path / "lock", endpoint="http://127.0.0.1:9"
+        )
     assert 1 == len(str(raised.value).splitlines())
 
 
@@ -242,7 +244,7 @@ def test_remote_code_is_refused_and_never_run(hub, files, tmp_path):
 
     found = ensure(hub, tmp_path / "models.lock", evil)
 
-    assert "custom module" in found.traced(evil)
+    assert "custom module" in found.traced(evil, "gpu")
     assert not ran.exists()
 
 
@@ -253,7 +255,7 @@ def test_an_architecture_that_mlx_lm_has_not_is_a_verdict(hub, files, tmp_path):
 
     found = ensure(hub, tmp_path / "models.lock", new)
 
-    assert "future9 not supported" in found.traced(new)
+    assert "future9 not supported" in found.traced(new, "gpu")
 
 
 @pytest.mark.parametrize(
@@ -266,7 +268,7 @@ def test_the_trace_has_limits_and_leaves_nothing(limits, says, files, tmp_path, 
     texts = {"config.json": (files / "config.json").read_bytes()}
 
     with pytest.raises(tracing.TraceError, match=says):
-        tracing.trace(texts, {}, **limits)
+        tracing.trace(texts, {}, "gpu", **limits)
 
     assert [] == list(tmp_path.iterdir())
 
@@ -326,7 +328,7 @@ def test_a_directory_that_is_not_here_says_what_to_do(tmp_path):
     """The path is one on the host; the controller has to have seen it once."""
     gone = Model(path="/srv/models/gone", name="gone", context=4096)
     with pytest.raises(lock.LockError, match=r"put its `config\.json`"):
-        lock.ensure([gone], tmp_path / "models.lock")
+        lock.ensure([(gone, "gpu")], tmp_path / "models.lock")
 
 
 def test_a_failed_write_leaves_the_old_lock(hub, commit, tmp_path, monkeypatch):
@@ -353,8 +355,8 @@ def test_a_directory_that_holds_another_model_now_is_traced_again(tmp_path):
     weights = []
     for more in ({}, {"layers": 4}, {"heads": 8}):
         llama.write(directory, **more)
-        found = lock.ensure([here(directory)], path)
-        weights.append(found.traced(here(directory)).rank(1))
+        found = lock.ensure([(here(directory), "gpu")], path)
+        weights.append(found.traced(here(directory), "gpu").rank(1))
         assert found == lock.read(path)
 
     assert weights[0].weights < weights[1].weights
@@ -364,13 +366,13 @@ def test_a_directory_that_holds_another_model_now_is_traced_again(tmp_path):
 def test_a_directory_that_is_as_it_was_is_not_traced_again(tmp_path, monkeypatch):
     """Nor is one that is not here: then the lock is all that is known."""
     path, directory = tmp_path / "models.lock", llama.write(tmp_path / "model")
-    first = lock.ensure([here(directory)], path)
+    first = lock.ensure([(here(directory), "gpu")], path)
     written = path.stat().st_mtime_ns
     monkeypatch.setattr(tracing, "trace", None)
 
-    assert first == lock.ensure([here(directory)], path)
+    assert first == lock.ensure([(here(directory), "gpu")], path)
     directory.rename(tmp_path / "elsewhere")
-    assert first == lock.ensure([here(directory)], path)
+    assert first == lock.ensure([(here(directory), "gpu")], path)
     assert written == path.stat().st_mtime_ns
 
 
@@ -387,7 +389,7 @@ def test_weights_in_a_directory_are_hashed_for_a_deploy_once_and_when_they_chang
     )
 
     def ensure(**more):
-        found = lock.ensure([here(directory)], path, progress=told.append, **more)
+        found = lock.ensure([(here(directory), "gpu")], path, progress=told.append, **more)
         entry = found.models[str(directory)]
         return entry.hashed, {one.path: one.sha256 for one in entry.files}[file.name]
 
@@ -413,9 +415,28 @@ def test_what_another_plan_wrote_meanwhile_is_kept(tmp_path):
     path = tmp_path / "models.lock"
     one, other = (here(llama.write(tmp_path / name)) for name in ("one", "other"))
 
-    lock.ensure([one], path, progress=lambda _: lock.ensure([other], path))
+    lock.ensure([(one, "gpu")], path, progress=lambda _: lock.ensure([(other, "gpu")], path))
 
     assert {one.source, other.source} == set(lock.read(path).models)
+
+
+def test_a_model_is_traced_for_what_it_is_to_run_on(tmp_path, monkeypatch):
+    """For a GPU, for a CPU, each once and when it is asked for; two at once lose neither."""
+    path = tmp_path / "models.lock"
+    one = here(llama.write(tmp_path / "model"))
+
+    first = lock.ensure([(one, "gpu")], path)
+    assert first.traced(one, "cpu") is None
+    written = path.read_text()
+    found = lock.ensure([(one, "cpu"), (one, "gpu")], path)
+    assert found.traced(one, "gpu") == first.traced(one, "gpu")
+    assert set(found.traced(one, "cpu").programs) > {"chunk", "join"}
+    assert found == lock.read(path)
+    path.unlink()
+    lock.ensure([(one, "cpu")], path, progress=lambda _: path.write_text(written))
+    assert found == lock.read(path)
+    monkeypatch.setattr(tracing, "trace", None)
+    assert found == lock.ensure([(one, "cpu"), (one, "gpu")], path)
 
 
 def test_two_that_write_at_once_lose_nothing(tmp_path):
@@ -441,14 +462,14 @@ def test_a_lock_that_cannot_be_written_is_said_before_the_trace(tmp_path, monkey
     monkeypatch.setattr(tracing, "trace", None)
     model = here(llama.write(tmp_path / "model"))
     with pytest.raises(lock.LockError, match="is no writable directory"):
-        lock.ensure([model], tmp_path / "nowhere" / "models.lock")
+        lock.ensure([(model, "gpu")], tmp_path / "nowhere" / "models.lock")
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The text of a lock of one model."""
     place = tmp_path_factory.mktemp("written")
-    lock.ensure([here(llama.write(place / "model"))], place / "models.lock")
+    lock.ensure([(here(llama.write(place / "model")), "gpu")], place / "models.lock")
     return (place / "models.lock").read_text()
 
 

@@ -226,8 +226,8 @@ def test_a_model_served_twice_is_fetched_once() -> None:
 class Split:
     """A lock of one model that fits no GPU alone."""
 
-    def traced(self, model: object, *, mlx_lm: str | None = None) -> Traced:
-        del model, mlx_lm
+    def traced(self, model: object, processor: str, *, mlx_lm: str | None = None) -> Traced:
+        del model, processor, mlx_lm
         return traced(120 * 2**30)
 
     def entry(self, model: object) -> None:

@@ -56,7 +56,7 @@ def known(tmp_path):
             source=source,
             files=(),
             checkpoint=Checkpoint(tensors=1, bytes_by_dtype={"BF16": weights}),
-            traces={"0.32.2": traced(weights, shards=shards, bits=4.5)},
+            traces={"0.32.2 gpu": traced(weights, shards=shards, bits=4.5)},
         )
     path = tmp_path / "models.lock"
     lock.write(Lock(models=entries), path)
@@ -226,7 +226,7 @@ from planner.declared import Gpu, Host, Model
 card = Gpu(name="x", memory_bytes=96 * 2**30, compute_capability="12.0")
 model = Model(path="/models/small", name="small", context=8192)
 host = Host(name="h", gpus=(card,), models=(model,))
-assert place([host], ensure([model], {str(known)!r})).fits
+assert place([host], ensure([(model, host.processor)], {str(known)!r})).fits
 """
 
     def took(work):

@@ -35,7 +35,7 @@ def deep(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     mx.set_default_device(mx.cpu)
     request.param(directory)
     with program.cpu():
-        return Traced.from_json(trace(directory, [1], chunks=["cpu"], tokens=["cpu"], moves=MOVES))
+        return Traced.from_json(trace(directory, "cpu", [1], moves=MOVES))
 
 
 def most(traced: Traced, settings: Settings, requests: list[tuple[int, int, int]]) -> int:

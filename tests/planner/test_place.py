@@ -53,8 +53,9 @@ class Known:
     def __init__(self, **models):
         self.models = models
 
-    def traced(self, model, *, mlx_lm):
+    def traced(self, model, processor, *, mlx_lm):
         assert "0.32.2" == mlx_lm
+        assert processor in {"cpu", "gpu"}
         return self.models[model.slug]
 
 

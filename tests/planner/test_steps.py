@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -17,7 +17,7 @@ from planner.hollow.model import Refused
 from planner.hollow.passes import Passes
 from planner.hollow.ways import BY_TOKEN, RESTS, Ways
 from planner.program import Point, Program
-from planner.traced import Traced
+from planner.traced import Processor, Traced
 
 BATCH, STEP = 4, 256
 DEEP = 8
@@ -28,11 +28,11 @@ LINEAR, FULL = "linear_attention", "full_attention"
 DEVICES = pytest.mark.parametrize("device", [CPU, CUDA], ids=lambda device: device.name)
 
 
-def traced(config: dict[str, Any]) -> Traced:
+def traced(config: dict[str, Any], processor: Processor) -> Traced:
     """What a plan has of it."""
     texts = {"config.json": json.dumps(config).encode()}
     header = planner_models.header(config["model_type"], config)
-    said = tracing.trace(texts, {"model.safetensors": header}, sizes=[1])
+    said = tracing.trace(texts, {"model.safetensors": header}, processor, sizes=[1])
     assert isinstance(said, Traced), said
     return said
 
@@ -47,9 +47,9 @@ def served(directory: Path, config: dict[str, Any]) -> Iterator[Passes]:
 
 
 @pytest.fixture(scope="module")
-def hybrid() -> Traced:
+def hybrid() -> dict[Processor, Traced]:
     """What is traced of all layers."""
-    return traced(CONFIG)
+    return {processor: traced(CONFIG, processor) for processor in get_args(Processor)}
 
 
 @pytest.fixture
@@ -59,51 +59,60 @@ def server(tmp_path: Path) -> Iterator[Passes]:
         yield passes
 
 
+def on(device: Device) -> Processor:
+    return "gpu" if device.behind.commits else "cpu"
+
+
 def way(device: Device) -> str:
-    return " kernels" if device.behind.commits else ""
+    return " kernels" if on(device) == "gpu" else ""
 
 
 def whole(server: Passes, name: str, device: Device, point: Point) -> int:
     """The peak of all layers, recorded at that very point."""
-    gpu = device.behind.commits
+    gpu = on(device) == "gpu"
     with recording.kernels(attention=False) if gpu else contextlib.nullcontext():
         graph = getattr(server, "uneven" if name == "chunk" else name)(point)
-    made = work.program(graph, work.as_recorded(graph), ["gpu" if gpu else "cpu"])
+    made = work.program(graph, work.as_recorded(graph), on(device))
     return Program(**made).peak(device.behind, point)
 
 
-def test_a_step_is_recorded_as_long_as_a_plan_sets_it(hybrid: Traced) -> None:
+def test_a_step_is_recorded_as_long_as_a_plan_sets_it(hybrid: dict[Processor, Traced]) -> None:
     """A chunk of some layers at each; of all that is more than a chunk, at a few tokens."""
-    for suffix in ("", " kernels"):
-        assert set(hybrid.programs[f"chunk{suffix}"].steps) == {*RESTS, *BY_TOKEN}
-        assert set(hybrid.programs[f"admit{suffix}"].steps) == set(RESTS)
-    assert hybrid.programs["join"].longest is None
-    assert {rung.prefill_step for rung in ladder(8, hybrid)} == set(BY_TOKEN)
+    for device in (CPU, CUDA):
+        known = hybrid[on(device)]
+        assert set(known.programs[f"chunk{way(device)}"].steps) == {*RESTS, *BY_TOKEN}
+        assert set(known.programs[f"admit{way(device)}"].steps) == set(RESTS)
+        assert known.programs["join"].longest is None
+        assert {rung.prefill_step for rung in ladder(8, known)} == set(BY_TOKEN)
     with pytest.raises(KeyError, match="a step of 1024 tokens was not recorded"):
-        hybrid.over("chunk", CPU.behind, Point(1, 1024, 4096))
+        hybrid["cpu"].over("chunk", CPU.behind, Point(1, 1024, 4096))
 
 
 @DEVICES
 @pytest.mark.parametrize("tokens", [STEP, 520, 2**12, 2**15])
 def test_some_layers_tell_what_all_of_them_take(
-    hybrid: Traced, server: Passes, device: Device, tokens: int
+    hybrid: dict[Processor, Traced], server: Passes, device: Device, tokens: int
 ) -> None:
     """Uneven prompts, of which each layer leaves something to the end of the pass."""
     point = Point(BATCH, STEP, tokens)
     really = whole(server, "chunk", device, point)
-    assert really <= hybrid.over(f"chunk{way(device)}", device.behind, point) <= 1.05 * really
+    assert (
+        really
+        <= hybrid[on(device)].over(f"chunk{way(device)}", device.behind, point)
+        <= 1.05 * really
+    )
 
 
 @DEVICES
 @pytest.mark.parametrize("name", ["admit", "stay"])
 def test_what_is_known_of_a_few_tokens_tells_what_many_take(
-    hybrid: Traced, server: Passes, device: Device, name: str
+    hybrid: dict[Processor, Traced], server: Passes, device: Device, name: str
 ) -> None:
     """What is copied on the way to a chunk, and the chunk, however they overlap."""
     for tokens in (520, 2**13):
         point = Point(BATCH, STEP, tokens)
         really = whole(server, name, device, point)
-        said = hybrid.over(f"{name}{way(device)}", device.behind, point)
+        said = hybrid[on(device)].over(f"{name}{way(device)}", device.behind, point)
         assert really <= said <= 1.5 * really
 
 
@@ -118,11 +127,11 @@ def test_wherever_a_model_has_its_attention(
         made = program.programs(
             server.model,
             server.caches,
+            on(device),
             merged=True,
             batched=True,
-            chunks=["gpu" if device.behind.commits else "cpu"],
-            tokens=[],
             fused=False,
+            mine=lambda part: part.startswith("chunks"),
         )
         chunk = Program.from_json(made[f"chunk{way(device)}"])
         point = Point(BATCH, STEP, 520)
@@ -148,13 +157,13 @@ def test_a_shorter_step_counts_as_the_next_longer_one() -> None:
 @DEVICES
 @pytest.mark.parametrize("tokens", [2**13, 2**15, 2**17])
 def test_what_joins_or_goes_is_copied_there_too(
-    hybrid: Traced, device: Device, tokens: int
+    hybrid: dict[Processor, Traced], device: Device, tokens: int
 ) -> None:
     """When a chunk begins, the caches of a layer of attention are there twice, at least."""
     point = Point(BATCH, STEP, tokens)
-    (kept,) = (kind for kind in hybrid.rank(1).kinds if kind.kind == "kv")
+    (kept,) = (kind for kind in hybrid[on(device)].rank(1).kinds if kind.kind == "kv")
     chunk, admit, stay = (
-        hybrid.over(f"{name}{way(device)}", device.behind, point)
+        hybrid[on(device)].over(f"{name}{way(device)}", device.behind, point)
         for name in ("chunk", "admit", "stay")
     )
     copied = BATCH * tokens * kept.token_bytes
@@ -168,7 +177,7 @@ def test_a_part_for_so_many_tokens_is_recorded_at_every_step(
 ) -> None:
     """Mamba 2 goes by chunks of 64 here: all layers, whatever the sequences and the context."""
     config = planner_models.config("falcon_h1")
-    known = traced(config)
+    known = traced(config, on(device))
     assert known.longest_step == max(PREFILL_STEPS)
     with served(tmp_path, config) as server:
         for step in (256, 1024):
@@ -180,11 +189,11 @@ def test_a_part_for_so_many_tokens_is_recorded_at_every_step(
 def test_what_depends_on_the_context_in_steps_is_no_less(tmp_path: Path) -> None:
     """phi3small's masks are of blocks of 64 tokens, of as many as there could be."""
     config = planner_models.config("phi3small")
-    known = traced(config)
+    known = traced(config, "cpu")
     with served(tmp_path, config) as server:
         point = Point(1, 512, 4096)
         graph = server.prefill(point)
-        made = work.program(graph, work.as_recorded(graph), ["cpu"])
+        made = work.program(graph, work.as_recorded(graph), "cpu")
         really = Program(**made).peak(CPU.behind, point)
     assert really <= known.over("chunk", CPU.behind, point)
 
@@ -203,15 +212,15 @@ def test_what_a_second_recording_does_not_confirm_is_refused(
         return server.uneven(point._replace(**other) if point.tokens == 4096 else point)
 
     with pytest.raises(Refused, match="cannot be told from one context to another"):
-        ways().for_each(record, ["cpu"], (32,), checked=True)
+        ways().for_each(record, "cpu", (32,), checked=True)
 
 
 def test_a_graph_without_operations_takes_nothing() -> None:
     """Prompts of a model without attention are never pushed to the right."""
     given = {"x": Made("x", (4,), 2)}
     nothing = Graph((), given, ("x",), frozenset())
-    made = work.program(nothing, work.as_recorded(nothing), ["cpu", "gpu"])
     for device in (CPU, CUDA):
+        made = work.program(nothing, work.as_recorded(nothing), on(device))
         assert Program(**made).peak(device.behind, Point(2, 1, 64)) == 0
 
 

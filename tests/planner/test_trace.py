@@ -23,9 +23,9 @@ MOVES = ("step", "still", "append", "leave", "trim", "move", "go")
 CHUNKS = ("prefill", "enter")
 
 
-def trace(directory):
+def trace(directory, processor="gpu"):
     texts = {"config.json": (directory / "config.json").read_bytes()}
-    return tracing.trace(texts, Directory.read(directory).headers())
+    return tracing.trace(texts, Directory.read(directory).headers(), processor)
 
 
 def test_a_llama_of_seventy_billion_parameters_takes_what_its_header_says(tmp_path):
@@ -43,9 +43,7 @@ def test_a_plan_counts_no_less_than_what_comes_and_goes_takes(tmp_path):
     directory = llama.write(tmp_path / "small")
     mx.set_default_device(mx.cpu)
     with program.cpu():
-        traced = Traced.from_json(
-            hollow.trace(directory, [1], chunks=["cpu"], tokens=["cpu"], moves=MOVES + CHUNKS)
-        )
+        traced = Traced.from_json(hollow.trace(directory, "cpu", [1], moves=MOVES + CHUNKS))
     (kind,) = traced.rank(1).kinds
     for batch, tokens in itertools.product((2, 8, 32), (512, 4096, 65536)):
         caches = kind.count * kind.token_bytes * tokens
@@ -60,18 +58,29 @@ def test_a_plan_counts_no_less_than_what_comes_and_goes_takes(tmp_path):
             assert traced.over(name, CPU.behind, chunk) <= 1.005 * most
 
 
-def test_both_devices_are_traced_though_apart(tmp_path):
-    """One trace has what a CPU and what a GPU takes, and nothing else is taken for nothing."""
-    traced = trace(llama.write(tmp_path / "small"))
+@pytest.mark.parametrize(("processor", "ways"), [("cpu", [""]), ("gpu", [" kernels", " fused"])])
+def test_a_trace_has_all_that_a_plan_asks_of_its_processor(tmp_path, processor, ways):
+    """And nothing else is taken for nothing."""
+    traced = trace(llama.write(tmp_path / "small"), processor)
 
-    apart = {"chunk", "admit", "stay"}
-    ways = {f"{name}{way}" for name in apart for way in ("", " kernels", " fused")}
-    assert set(traced.programs) == ways | {"join", "roll"}
-    for name in ("join", "roll"):
-        assert traced.programs[name].tasks
-        assert traced.programs[name].runs
+    assert set(traced.programs) == {
+        "join", "roll", *(f"{name}{way}" for name in ("chunk", "admit", "stay") for way in ways)
+    }  # fmt: skip
+    for made in traced.programs.values():
+        assert bool(made.tasks) == (processor == "cpu")
+        assert bool(made.runs) == (processor == "gpu")
     with pytest.raises(KeyError, match="`step` was not traced"):
         traced.over("step", CPU.behind, Point(1, 1, 512))
+
+
+def test_each_part_is_done_by_who_begins_it_and_by_nobody_else(tmp_path):
+    """Whoever comes later has what is left, and asks in the same order."""
+    done = [hollow.Shared(tmp_path) for _ in range(2)]
+
+    assert done[0]("chunks kernels")
+    assert not done[1]("chunks kernels")
+    assert done[1]("tokens")
+    assert [1, 2] == [one.asked for one in done]
 
 
 def test_planning_loads_neither_mlx_nor_a_hub_client():
@@ -94,7 +103,7 @@ def test_a_cache_of_a_class_that_is_not_known_is_refused_by_its_name():
     config = planner_models.config("deepseek_v41")
     headers = {"model.safetensors": planner_models.header("deepseek_v41")}
 
-    said = tracing.trace({"config.json": json.dumps(config).encode()}, headers)
+    said = tracing.trace({"config.json": json.dumps(config).encode()}, headers, "gpu")
 
     assert said == "its cache `LayerCache` is of a class that is not known here"
 
