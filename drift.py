@@ -6,12 +6,19 @@ Exit status: 0 all do, 2 some do not, 1 it could not be told of some. Changes no
 
 from __future__ import annotations
 
-from gevent import monkey
+import sys
+
+try:
+    from gevent import monkey
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"./drift.py: no `{error.name}` here; it runs in the project's environment: "
+        "`make environment`, then `. .venv/bin/activate`"
+    )
 
 monkey.patch_all()  # before anything that makes a socket: pyinfra's connections are gevent's
 
 import logging
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -14,20 +14,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-from click.core import ParameterSource
-from rich.console import Console
-from rich.text import Text
+try:
+    import click
+    from click.core import ParameterSource
+    from rich.console import Console
+    from rich.text import Text
 
-from hub.lock import Entry, Lock, LockError, ensure
-from planner.declared import Gpu, Host, InventoryError, Model, Secret
-from planner.fleet import read_hosts
-from planner.gpus import find
-from planner.placement import place
-from planner.plan import Plan
-from planner.report import report
-from planner.traced import Processor
-from planner.why import why
+    from hub.lock import Entry, Lock, LockError, ensure
+    from planner.declared import Gpu, Host, InventoryError, Model, Secret
+    from planner.fleet import read_hosts
+    from planner.gpus import find
+    from planner.placement import place
+    from planner.plan import Plan
+    from planner.report import report
+    from planner.traced import Processor
+    from planner.why import why
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"./plan.py: no `{error.name}` here; it runs in the project's environment: "
+        "`make environment`, then `. .venv/bin/activate`"
+    )
 
 ROOT = Path(__file__).parent
 FITS, COULD_NOT_TELL, DOES_NOT_FIT = 0, 1, 2

@@ -58,6 +58,7 @@ class Declaration:
     spanning: tuple[str, ...] = ()  # the instances that have ranks on other hosts, by their leaders
     peers: tuple[str, ...] = ()  # those hosts
     refusals: tuple[str, ...] = ()  # models that do not fit, each with its reason
+    warnings: tuple[str, ...] = ()  # what is served as declared, and is worth a second look
 
     @property
     def shelves(self) -> tuple[Shelf, ...]:

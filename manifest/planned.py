@@ -99,9 +99,14 @@ def planned(
         f"planned from what is declared: declare its `memory_bytes` and `compute_capability` too"
         for name in plan.undecided
     ]
+    own = f"{declared.name}: "
+    warnings = [one.removeprefix(own) for one in plan.warnings if one.startswith(own)]
     peers = {member.host for one in plan.on(declared.name) for member in one.members}
     return replace(
-        declaration, refusals=tuple(refusals), peers=tuple(sorted(peers - {declared.name}))
+        declaration,
+        refusals=tuple(refusals),
+        warnings=tuple(warnings),
+        peers=tuple(sorted(peers - {declared.name})),
     )
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from threading import Lock as Mutex
 
-from pyinfra import inventory, logger
+from pyinfra import host, inventory, logger
 from pyinfra.api.exceptions import DeployError
 
 from hub.lock import Lock, LockError, ensure
@@ -29,7 +29,10 @@ def plan(declared: Host, bound: Bound) -> Declaration:
     status is 1.
     """
     kin = related(declared, hosts(inventory).values())
-    return planned.planned(declared, bound, _locked(declared, kin), _sources(), kin)
+    declaration = planned.planned(declared, bound, _locked(declared, kin), _sources(), kin)
+    for words in declaration.warnings:
+        host.log_styled(words, fg="yellow", log_func=logger.warning)
+    return declaration
 
 
 @cache

@@ -294,6 +294,14 @@ def test_of_a_group_over_hosts_each_host_has_its_own_ranks_and_the_others_addres
     assert (declaration.spanning, declaration.peers) == (("big.0",), ("h1",))
 
 
+def test_what_is_served_and_may_not_be_meant_is_told() -> None:
+    """To the host that serves it, without its name."""
+    bound = replace(WITH_GPU, gpus=(GPU, replace(GPU, uuid="GPU-2")))
+    model = Placed(path="/srv/big", name="big", context=2 * 131072)
+    (words,) = planned(Host(name="h", models=(model,)), bound, Split(), SOURCES).warnings
+    assert words.startswith("big: `context` 262144 is more than the 131072 tokens")
+
+
 def test_a_span_with_a_card_that_nobody_knows_is_told_to_whoever_is_in_it() -> None:
     """Nothing is declared of it, and not without a word."""
     model = Placed(path="/srv/big", name="big", context=8192, hosts_spanned=2)
