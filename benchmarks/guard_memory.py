@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from guard import upstream
 from hub import tracing
-from hub.making import _from_directory
+from hub.making import Directory
 from planner.demand import CPU, Settings, need
 from planner.traced import Rank, Traced
 from tests.guard.models import make_tiny_llama
@@ -88,8 +88,8 @@ async def ready(socket: str) -> None:
 
 def planned(model: str) -> int:
     """Bytes that MLX counts at the worst moment, as the plan of a host would have it."""
-    _, texts, headers = _from_directory(Path(model))
-    traced = tracing.trace(texts, headers, "cpu", sizes=[1])
+    directory = Directory.read(Path(model))
+    traced = tracing.trace(directory.texts, directory.headers(), "cpu", sizes=[1])
     assert isinstance(traced, Traced), traced
     rank = traced.rank(1)
     assert isinstance(rank, Rank), rank

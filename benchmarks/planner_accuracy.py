@@ -21,9 +21,10 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
 LAG = 110
 HELD, PEAK = 1, 25  # percent over MLX's own that are the goal
@@ -42,13 +43,13 @@ SCENARIOS = {
 }  # fmt: skip
 
 
-def one(name: str) -> dict[str, object]:
+def one(name: str) -> dict[str, Any]:
     """Every scenario for one architecture."""
     import mlx.core as mx
-    import planner_models
     from mlx.utils import tree_flatten, tree_map
     from mlx_lm.utils import load_model
 
+    from benchmarks import planner_models
     from benchmarks.server_replay import MOVES, replay
     from hub.checkpoint import write_hollow
     from hub.making import Directory
@@ -203,7 +204,7 @@ prediction takes the farthest that MLX lets it be. What is known to be outside, 
 """
 
 
-def page(results: list[dict[str, object]]) -> str:
+def page(results: list[dict[str, Any]]) -> str:
     """The results so far, and what they come to."""
     shown = [result for result in results if "rows" in result]
     rows = [row for result in shown for row in result["rows"].values()]
@@ -228,7 +229,7 @@ def page(results: list[dict[str, object]]) -> str:
     )
 
 
-def table(results: list[dict[str, object]]) -> str:
+def table(results: list[dict[str, Any]]) -> str:
     """The results as a page."""
     lines = [
         "| architecture | weights | " + " | ".join(SCENARIOS) + " |",
@@ -251,7 +252,7 @@ def _met(over: float, most: int) -> bool:
     return 0 <= round(over, 1) <= most
 
 
-def _whole(result: dict[str, object]) -> bool:
+def _whole(result: dict[str, Any]) -> bool:
     """Whether every cell of one architecture's is within the goal."""
     rows = result["rows"].values()
     held = [row[name] for row in rows for name in ("least", "most")]
@@ -268,11 +269,12 @@ def _over(real: int, said: int) -> str:
     return f"{_percent(real, said):+.1f} %"
 
 
-def apart(name: str) -> dict[str, object]:
+def apart(name: str) -> dict[str, Any]:
     """``one``, in a process of its own that has everything imported already."""
     import mlx_lm.generate
     import mlx_lm.utils
-    import planner_models
+
+    from benchmarks import planner_models
 
     del mlx_lm, planner_models
     forked = multiprocessing.get_context("fork")
@@ -309,7 +311,7 @@ def main() -> None:
     if asked.rows and asked.rows.exists():
         results = [json.loads(line) for line in asked.rows.read_text().splitlines()]
     done = {result["name"] for result in results}
-    import planner_models
+    from benchmarks import planner_models
 
     for name in asked.names or planner_models.names():
         if name in done:

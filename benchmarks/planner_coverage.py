@@ -20,10 +20,9 @@ from typing import get_args
 import mlx.core as mx
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-import planner_models
-
+from benchmarks import planner_models
 from hub import tracing
 from planner.traced import Processor, Traced
 

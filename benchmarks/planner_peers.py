@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
 TOKENS = 32768
 # What llmfit's catalogue calls them, and how they are quantized there.
@@ -72,8 +72,8 @@ of.
 
 def hf_mem(peers: Path, name: str) -> str:
     """Weights and KV by hf-mem, as two cells."""
-    import planner_published  # noqa: PLC0415 -- has MLX in its children only
-    from published_models import MODELS  # noqa: PLC0415
+    from benchmarks import planner_published  # noqa: PLC0415 -- has MLX in its children only
+    from benchmarks.published_models import MODELS  # noqa: PLC0415
 
     header = subprocess.run(
         [sys.executable, planner_published.__file__, "--header", name],

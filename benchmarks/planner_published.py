@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-import planner_models
-from published_models import EIGHT, MODELS
+from benchmarks import planner_models
+from benchmarks.published_models import EIGHT, MODELS
 
 if TYPE_CHECKING:
     from planner.traced import Traced
@@ -104,7 +104,7 @@ def header(name: str) -> dict[str, Any]:
                 return EIGHT if layer.weight.shape[-1] % 64 == 0 else False
             return predicate(path, layer) if predicate else True
 
-        nn.quantize(made, **quantization, class_predicate=wanted)
+        nn.quantize(made, **quantization, class_predicate=wanted)  # type: ignore[attr-defined]
     tensors: list[tuple[str, str, tuple[int, ...]]] = []
     eight = config.get("quantization_config", {}).get("quant_method") == "fp8"
     for path, kind, shape in planner_models.tensors(made):

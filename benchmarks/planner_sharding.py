@@ -19,9 +19,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 SIZES = (2, 4, 8)
 TOKENS = 512
 LIMIT = 300  # seconds for real ranks
@@ -96,20 +97,20 @@ def real(directory: Path, size: int) -> dict[str, int] | str:
     except subprocess.TimeoutExpired:
         return f"no answer in {LIMIT} s"
     finally:
-        for it in ranks:
-            it.kill()
-            it.communicate()
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
     if not out.strip():
         return err.strip().rpartition("\n")[2][:160]
     return json.loads(out.strip().rpartition("\n")[2])
 
 
-def prepare(name: str, directory: Path) -> dict[str, object]:
+def prepare(name: str, directory: Path) -> dict[str, Any]:
     """Write the small model of ``name`` and trace its ranks."""
     import mlx.core as mx
-    import planner_models
     from mlx.utils import tree_flatten
 
+    from benchmarks import planner_models
     from planner.hollow import program
     from planner.hollow.__main__ import rank as hollow_rank
 
@@ -170,7 +171,7 @@ def page(rows: dict[str, str]) -> str:
     return PAGE.format(rows="\n".join([*head, *(rows[name] for name in sorted(rows))]))
 
 
-def _cell(said: dict[str, object] | str, seen: dict[str, int] | str) -> str:
+def _cell(said: dict[str, Any] | str, seen: dict[str, int] | str) -> str:
     if isinstance(said, str) or isinstance(seen, str):
         both = isinstance(said, str) and isinstance(seen, str)
         verdict = "refused, and fails" if both else "**DIFFER**"

@@ -26,10 +26,10 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-import planner_published
-
+from benchmarks import planner_published
+from benchmarks.published_models import MODELS
 from hub import tracing
 from planner.declared import Gpu, Host, Model
 from planner.placement import place
@@ -186,7 +186,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.traces or asked.locked:
         measure = traces if asked.traces else locked
-        measure(asked.names or list(planner_published.MODELS), asked.rounds)
+        measure(asked.names or list(MODELS), asked.rounds)
         return
     by_hosts = {n: seconds(n, 10) for n in (1, 10, 25, 50, 100, 200)}
     by_models = {n: seconds(10, n) for n in (1, 5, 10, 20, 40)}

@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT))
 
-import planner_models
-
+from benchmarks import planner_models
 from planner.demand import CPU, CUDA
 from planner.hollow import model, passes, program, recording, work
 from planner.hollow.ways import BY_TOKEN

@@ -14,6 +14,8 @@ from guard.ask import Event, Progress
 SAFETY = 4.0  # times the expected time between two signs: prompts get slower as they get longer
 SLOWEST = 50.0  # times slower than measured at the start, the pace is not believed any more
 LEARNING = 0.2
+SAMPLE_S = 0.5  # a prompt is timed for so long: signs that we were late to hear come all at once
+FASTER = 2.0  # times the pace, the most that one sample is believed
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +28,9 @@ class Stream:
     """Since when its client takes nothing more: its silence is not the engine's."""
     last_sign: float = 0.0
     prefilled: int = 0
+    timed_since: float | None = None
+    timed_from: int = 0
+    """Prompt tokens that were processed by then."""
     answering: bool = False
     work_at_sign: float = 0.0
 
@@ -114,16 +119,20 @@ class Vitals:
         stream.work_at_sign = self._work
 
     def _prefill(self, stream: Stream, done: int, now: float) -> None:
-        """Count the work, and learn the pace where one stream tells twice."""
+        """Count the work, and learn the pace where one stream tells for long enough."""
         more = done - stream.prefilled
         if more <= 0:
             return
         batch = max(1, min(self.prompt_concurrency, len(self.streams) - self._answering))
         self._work += more * batch
-        if stream.prefilled and now > stream.last_sign:
-            sample = more * batch / (now - stream.last_sign)
-            self.pace = max(self._slowest, self.pace + LEARNING * (sample - self.pace))
         stream.prefilled = done
+        if stream.timed_since is not None:
+            took = now - stream.timed_since
+            if took < SAMPLE_S:
+                return
+            sample = min((done - stream.timed_from) * batch / took, FASTER * self.pace)
+            self.pace = max(self._slowest, self.pace + LEARNING * (sample - self.pace))
+        stream.timed_since, stream.timed_from = now, done
 
     def allowed_s(self, now: float) -> float:
         """How long every stream may be silent together."""

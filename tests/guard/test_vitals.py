@@ -110,6 +110,21 @@ def test_a_stream_behind_a_long_prefill_does_not_starve(vitals: Vitals) -> None:
         assert vitals.check(step * 4.0) == []
 
 
+def test_signs_that_are_heard_late_and_at_once_are_no_faster_engine(vitals: Vitals) -> None:
+    """The guard was without a processor: the pace is what it was, and who waits does not starve."""
+    seen(vitals, 512)
+    quiet = enter(vitals, 8, 0)
+    vitals.sign(quiet, Delta("a"), 0)
+    long = enter(vitals, 512_000, 0)
+    heard = [step * 4.0 for step in range(1, 25)]
+    heard += [200 + step / 1000 for step in range(25, 50)]  # of 100 s
+    heard += [step * 4.0 for step in range(51, 60)]
+    for step, now in enumerate(heard, 1):
+        vitals.sign(long, Progress(step * 512, 512_000), now)
+        assert vitals.check(now) == []
+        assert vitals.pace < 2 * 128
+
+
 def test_a_client_that_does_not_read_is_not_the_engines_silence(vitals: Vitals) -> None:
     """A blocked stream is judged by its client's patience, not here."""
     stream = enter(vitals, 8, 0)
