@@ -151,6 +151,6 @@ def test_a_thousand_long_prefills_are_no_hangs(tmp_path: Path, tiny: Path, fake:
 
     The fake engine needs no processor for a prefill, so that its times are known on any machine.
     """
-    told = Prefills(tmp_path, tiny, 1000, clients=64 if fake else 4, fake=fake).run()
+    told = Prefills(tmp_path, tiny, 1000, clients=64 if fake else 16, fake=fake).run()
     print(told)
     assert told["slow"] >= 1000
