@@ -86,9 +86,9 @@ async def ready(socket: str) -> None:
             return
 
 
-def planned(model: str) -> int:
+def planned(model: Path) -> int:
     """Bytes that MLX counts at the worst moment, as the plan of a host would have it."""
-    directory = Directory.read(Path(model))
+    directory = Directory.read(model)
     traced = tracing.trace(directory.texts, directory.headers(), "cpu", sizes=[1])
     assert isinstance(traced, Traced), traced
     rank = traced.rank(1)
@@ -172,7 +172,7 @@ def draw(rows: list[list[object]], plan: int, path: Path) -> None:
     axes.axhline(plan / 1e6, color="black", ls="--", label="the plan's figure")
     axes.set(xlabel="minutes", ylabel="MB", title="MLX's memory under a staggered load (CPU)")
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
