@@ -10,7 +10,7 @@ from pyinfra.api import FunctionCommand, operation
 
 from manifest.resources import Instance, Unit
 from operations.convergence import Command, Commands, Comparison, converge, refuse
-from operations.units import mend, start
+from operations.units import masked, mend, start
 
 
 @operation()
@@ -76,6 +76,9 @@ def _start(compared: Comparison, *, how: str = "") -> Iterator[Command]:
     if compared.differing(Unit):
         yield from mend(compared)
     stale = any({"", "inputs", "deleted"} & each.keys() for each in differs)
+    # Of a masked unit systemd hears no sign of life: it kills what runs of it once the watchdog's
+    # time is over, and restarts nothing.
+    stale = stale or any(masked(compared.of(unit)) for unit in units)
     if stale or any(differs) or any("active" in compared.of(unit) for unit in units):
         # One that is on its way up with the right inputs is waited for, not begun again.
         yield start(("restart" if stale else "start") + how, *_units(compared))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pyinfra.api import QuoteString, StringCommand, operation
 
+from manifest.difference import Difference
 from manifest.resources import Unit, UnitSet
 from operations.convergence import Command, Commands, Comparison, converge, script
 from operations.files import remove
@@ -52,7 +53,7 @@ def mend(compared: Comparison) -> Iterator[Command]:
     """Yield what makes systemd see each unit as declared: masks, strangers, files, enablement."""
     for unit in compared.differing(Unit):
         differs = compared.of(unit)
-        if "fragment" in differs or _is(differs, "enabled", "masked", "masked-runtime"):
+        if "fragment" in differs or masked(differs):
             # A mask, or a whole unit that shadows ours.
             paths = [f"/etc/systemd/system/{unit.name}", f"/run/systemd/system/{unit.name}"]
             yield from (remove(path) for path in paths if path != unit.fragment)
@@ -93,5 +94,6 @@ def _end_others(compared: Comparison) -> Iterator[Command]:
             )
 
 
-def _is(differs: dict, attribute: str, *words: str) -> bool:  # type: ignore[type-arg]
-    return attribute in differs and differs[attribute].found in words
+def masked(differs: Mapping[str, Difference]) -> bool:
+    """Whether a unit, by its differences, was found masked."""
+    return "enabled" in differs and differs["enabled"].found in {"masked", "masked-runtime"}

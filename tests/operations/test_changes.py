@@ -262,6 +262,17 @@ CASES: dict[str, tuple[Change, list[Resource], list[Resource], list[str]]] = {
         [replace(UNIT, active="activating"), replace(INSTANCE, state="loading")],
         ["systemctl daemon-reload", "<start> start m@a.0.service"],
     ),
+    "an instance that runs while its unit is masked": (  # systemd is deaf to it, and will kill it
+        instances._start,  # noqa: SLF001
+        [UNIT, INSTANCE],
+        [replace(UNIT, enabled="masked-runtime", fragment=""), INSTANCE],
+        [
+            *MASK,
+            "systemctl daemon-reload",
+            "systemctl reenable --quiet m@a.0.service",
+            "<start> restart m@a.0.service",
+        ],
+    ),
     "one rank of two, of other inputs": (
         instances._start,  # noqa: SLF001
         [UNIT, INSTANCE, UNIT_1, RANK_1],
