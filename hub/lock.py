@@ -256,5 +256,5 @@ def ensure(
                 _add(made, path)
             known[source] = made
     if mistakes:
-        raise LockError("\n".join(mistakes))
+        raise LockError("\n".join(dict.fromkeys(mistakes)))
     return Lock(models=known)
