@@ -188,7 +188,7 @@ class Checkout:
         if host.models_lock not in self._locks:
             self._locks[host.models_lock] = read(ROOT / host.models_lock)
         lock = self._locks[host.models_lock]
-        asked = [(model, one.processor) for one in kin or (host,) for model in one.models]
+        asked = planned.asked(host, bound, kin or (host,))
         unknown = sorted({model.source for model, on in asked if lock.traced(model, on) is None})
         if unknown:
             raise LockError(f"models.lock: knows nothing of {', '.join(unknown)}; run ./plan.py")

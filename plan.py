@@ -27,6 +27,7 @@ try:
     from planner.placement import place
     from planner.plan import Plan
     from planner.report import report
+    from planner.spaces import processor
     from planner.traced import Processor
     from planner.why import why
 except ModuleNotFoundError as error:
@@ -250,7 +251,7 @@ def locked(hosts: Sequence[Host], path: Path | None, errors: Console) -> Lock:
         if "endpoint" not in host.hub.model_fields_set:
             endpoint = os.environ.get("HF_ENDPOINT", endpoint)
         groups.setdefault((where, endpoint, token), []).extend(
-            (model, host.processor) for model in host.models
+            (model, processor(host)) for model in host.models
         )
     known: dict[str, Entry] = {}
     for (where, endpoint, token), wanted in groups.items():

@@ -1,7 +1,7 @@
 """How long a plan takes, and how that grows with hosts and models; a trace's time and memory.
 
 python benchmarks/planner_speed.py [--plot docs/evidence/planner-speed.svg]
-python benchmarks/planner_speed.py --traces [--rounds 5] [NAME …]
+python benchmarks/planner_speed.py --traces [--against CHECKOUT] [--rounds 5] [NAME …]
 python benchmarks/planner_speed.py --locked [--rounds 5] [NAME …]
 """
 
@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import matplotlib as mpl
 
@@ -116,18 +116,22 @@ def seconds(number: int, models: int) -> float:
 
 
 def trace(
-    texts: dict[str, bytes], headers: dict[str, Any], processor: Processor
+    texts: dict[str, bytes], headers: dict[str, Any], processor: Processor, root: Path = ROOT
 ) -> tuple[int, float, int]:
-    """Layers, seconds by the clock of one cold trace, and the most that its process held in MB."""
+    """Layers, seconds by the clock of one cold trace, and the most that its process held in MB.
+
+    By the tracing program of the checkout ``root``, which may be another one.
+    """
     forked = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(1, mp_context=forked) as fresh:
-        return fresh.submit(_trace, texts, headers, processor).result()
+        return fresh.submit(_trace, texts, headers, processor, root).result()
 
 
 def _trace(
-    texts: dict[str, bytes], headers: dict[str, Any], processor: Processor
+    texts: dict[str, bytes], headers: dict[str, Any], processor: Processor, root: Path
 ) -> tuple[int, float, int]:
     """In a process that has no other children: the most is over all that it ever had."""
+    tracing.ROOT = root
     start = time.perf_counter()
     traced = tracing.trace(texts, headers, processor)
     taken = time.perf_counter() - start
@@ -136,20 +140,33 @@ def _trace(
     return traced.layers, taken, most
 
 
-def traces(names: Sequence[str], rounds: int) -> None:
-    """A table of models whose configurations are published, traced as often for each, in turn."""
+def traces(names: Sequence[str], rounds: int, against: Path | None) -> None:
+    """A table of models whose configurations are published, traced as often for each, in turn.
+
+    With ``against``, another checkout, in turn with a trace of its own, and what of its time ours
+    takes, in the median.
+    """
     checkpoints = {name: planner_published.checkpoint(name) for name in names}
-    every = [(name, processor) for name in names for processor in get_args(Processor)]
+    both: tuple[Processor, ...] = ("gpu", "cpu")
+    every = [(name, processor) for name in names for processor in both]
     seen: dict[tuple[str, str], list[tuple[int, float, int]]] = {one: [] for one in every}
+    other: dict[tuple[str, str], list[float]] = {one: [] for one in every}
     for _ in range(rounds):
         for name, processor in every:
             seen[name, processor].append(trace(*checkpoints[name], processor))
+            if against:
+                theirs = trace(*checkpoints[name], processor, against)
+                other[name, processor].append(theirs[1])
     print("| model | layers | for a GPU, seconds | for a CPU | MB |\n|---|---|---|---|---|")
     for name in names:
-        both = [seen[name, processor] for processor in ("gpu", "cpu")]
-        most = max(held for rows in both for _, _, held in rows)
-        cells = " | ".join(_spread([taken for _, taken, _ in rows]) for rows in both)
-        print(f"| {name} | {both[0][0][0]} | {cells} | {most} |")
+        found = [seen[name, processor] for processor in both]
+        most = max(held for rows in found for _, _, held in rows)
+        cells = " | ".join(_spread([taken for _, taken, _ in rows]) for rows in found)
+        print(f"| {name} | {found[0][0][0]} | {cells} | {most} |")
+    for (name, processor), theirs in other.items() if against else ():
+        ours = [taken for _, taken, _ in seen[name, processor]]
+        ratio = statistics.median(ours) / statistics.median(theirs)
+        print(f"{name}, {processor}: {ratio:.2f} of {_spread(theirs)} s")
 
 
 def locked(names: Sequence[str], rounds: int) -> None:
@@ -180,13 +197,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--traces", action="store_true")
+    parser.add_argument("--against", type=Path)
     parser.add_argument("--locked", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("names", nargs="*")
     asked = parser.parse_args()
     if asked.traces or asked.locked:
-        measure = traces if asked.traces else locked
-        measure(asked.names or list(MODELS), asked.rounds)
+        names = asked.names or list(MODELS)
+        if asked.traces:
+            traces(names, asked.rounds, asked.against)
+        else:
+            locked(names, asked.rounds)
         return
     by_hosts = {n: seconds(n, 10) for n in (1, 10, 25, 50, 100, 200)}
     by_models = {n: seconds(10, n) for n in (1, 5, 10, 20, 40)}

@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -87,15 +87,11 @@ def seen(name: str) -> Seen:
         examples, _ = model.examples(made)
         merged = model.mergeable(made)
         chunks: program.Programs = {}
-        for processor in get_args(Processor):
-            chunks |= program.programs(
-                made,
-                examples,
-                processor,
-                merged=merged,
-                batched=True,
-                mine=lambda part: part.startswith("chunks"),
+        for way, (processor, _) in WAYS.items():
+            prompts, _ = program.parts(
+                made, examples, processor, merged=merged, batched=True, ends=[way]
             )
+            chunks |= {f"chunk{way}": work.packed(prompts[f"some{way}"]()[f"chunk{way}"])}
         server = passes.Passes(made, examples, merged=merged)
         with server.fewer() as some:
             kept = len(some.caches)
@@ -108,7 +104,7 @@ def over(planned: program.Programs, server: passes.Passes, way: str) -> Iterator
     processor, attention = WAYS[way]
     behind = (CPU if attention is None else CUDA).behind
     chunk = Program.from_json(planned[f"chunk{way}"])
-    assert set(BY_TOKEN) < set(chunk.steps), "its graph has no part for each token"
+    assert set(BY_TOKEN) == set(chunk.steps)
     for step, context in product(BY_TOKEN, CONTEXTS):
         point = Point(BATCH, step, max(step, context))
         with (

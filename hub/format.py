@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from planner.traced import in_steps
+from planner.traced import PROCESSORS, Processor, ways
 
-FORMAT = 10
+FORMAT = 11
 Size = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -90,26 +90,27 @@ def wrong(data: Mapping[str, Any]) -> str:
         return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
     for source, entry in lock.models.items():
         for key, traced in entry.traces.items():
-            cpu = key.endswith(" cpu")
-            if isinstance(traced, _Traced) and (missing := _missing(traced, cpu=cpu)):
+            on = next((one for one in PROCESSORS if key.partition(" ")[2] == one), None)
+            if on is None:
+                known = ", ".join(PROCESSORS)
+                return f"{source}: traces.{key}: expected a version of mlx-lm and one of {known}"
+            if isinstance(traced, _Traced) and (missing := _missing(traced, on)):
                 return f"{source}: nothing of `{missing}`"
     return ""
 
 
-def _missing(traced: _Traced, *, cpu: bool) -> str:
+def _missing(traced: _Traced, processor: Processor) -> str:
     """The first thing that a plan may ask for and that is not there; "" where all is."""
     if not isinstance(traced.ranks.get("1"), _Rank):
         return "ranks.1"
     # What is recorded of every model (planner/hollow/program.py, `programs`).
-    ways = [""] if cpu else [" kernels"]
-    if not cpu and not in_steps(traced.dtype, traced.head_dims):
-        ways.append(" fused")
+    ends = ways(processor, traced.dtype, traced.head_dims)
     chunks, others = ["admit", "chunk", "stay"], ["join", "roll"]
     if traced.alone:
         chunks, others = ["chunk"], ["step"]
-    asked = [f"{chunk}{way}" for chunk in chunks for way in ways]
+    asked = [f"{chunk}{way}" for chunk in chunks for way in ends]
     for name in (*asked, *others):
         made = traced.programs.get(name) or traced.programs.get(f"{name} within")
-        if not made or not (made.steps or (made.tasks if cpu else made.runs)):
+        if not made or not (made.steps or (made.tasks if processor == "cpu" else made.runs)):
             return f"programs.{name}"
     return ""

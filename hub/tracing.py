@@ -14,11 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from hub.checkpoint import write_hollow
-from planner.traced import SIZES, Processor, Traced
+from planner.traced import SIZES, Processor, Traced, joined
 
 ROOT = Path(__file__).parents[1]
 TIME_LIMIT = 600.0  # seconds; a trace takes a few, one with a part for each token ten
@@ -65,7 +66,7 @@ def trace(
     # is refused is refused for is always among these.
     if refused := [answer for answer in answers if "refused" in answer]:
         return str(min(refused, key=lambda answer: int(answer["at"]))["refused"])
-    programs = {name: made for answer in answers for name, made in answer["programs"].items()}
+    programs = reduce(joined, (answer["programs"] for answer in answers))
     whole = {key: value for answer in answers for key, value in answer.items()}
     return Traced.from_json({**whole, "programs": dict(sorted(programs.items()))})
 

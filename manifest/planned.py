@@ -18,7 +18,7 @@ from planner.bound import Bound
 from planner.fleet import related
 from planner.placement import place
 from planner.plan import Placement, Refusal
-from planner.spaces import Detected
+from planner.spaces import Detected, processor
 from planner.traced import Processor, Traced
 
 # The ranks of one host have a network to themselves: its guards meet there at the first port, its
@@ -59,6 +59,35 @@ class Lock(Protocol):
     def entry(self, model: inventory_data.Model) -> Entry | None: ...
 
 
+def detected(bound: Bound) -> Detected:
+    """Give what a plan takes of what the host was found to be."""
+    return Detected(
+        gpus=tuple(
+            inventory_data.Gpu(
+                name=gpu.name,
+                memory_bytes=gpu.memory_bytes,
+                compute_capability=gpu.compute_capability,
+            )
+            for gpu in bound.gpus
+        ),
+        memory_bytes=bound.memory_bytes,
+    )
+
+
+def asked(
+    declared: inventory_data.Host, bound: Bound, kin: Iterable[inventory_data.Host]
+) -> list[tuple[inventory_data.Model, Processor]]:
+    """Give every model that the host's plan depends on, and what it has to be traced for.
+
+    ``kin`` are the hosts with which it may serve models together, itself among them.
+    """
+    return [
+        (model, processor(one, detected(bound) if one.name == declared.name else None))
+        for one in kin
+        for model in one.models
+    ]
+
+
 def planned(
     declared: inventory_data.Host,
     bound: Bound,
@@ -71,19 +100,8 @@ def planned(
     A model that does not fit is not declared; ``refusals`` says why, a sentence for each. ``fleet``
     are all hosts of the inventory, where the host's models may span several.
     """
-    found = Detected(
-        gpus=tuple(
-            inventory_data.Gpu(
-                name=gpu.name,
-                memory_bytes=gpu.memory_bytes,
-                compute_capability=gpu.compute_capability,
-            )
-            for gpu in bound.gpus
-        ),
-        memory_bytes=bound.memory_bytes,
-    )
     kin = related(declared, fleet or [declared])
-    plan = place(kin, lock, detected={declared.name: found})
+    plan = place(kin, lock, detected={declared.name: detected(bound)})
     by_slug = {model.slug: model for model in declared.models}
     fabric = {one.name: one.fabric or "" for one in kin}
     models = [

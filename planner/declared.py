@@ -25,8 +25,6 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from planner.traced import Processor
-
 FABRIC_PORTS = 8  # that a group over hosts takes after its first one: one for each rank
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
@@ -222,11 +220,6 @@ class Host(Declared):
     measured: Measured | None = None  # what its devices were seen to take; None: assumed
     tolerated: tuple[Tolerated, ...] = ()  # what drift is not to report
     models_lock: str = "inventories/models.lock"  # on the controller; what is known of each model
-
-    @property
-    def processor(self) -> Processor:
-        """Give what its models run on: a host without a GPU is declared so."""
-        return "cpu" if self.flavour == "cpu" else "gpu"
 
     @classmethod
     def _contradictions(cls, data: dict[str, Any]) -> Iterator[str]:

@@ -43,7 +43,7 @@ class Devices(Record):
         if host.measured is None:
             return self
         figures = host.measured.model_dump(exclude_none=True)
-        if host.processor == "cpu":
+        if host.flavour == "cpu":
             return replace(self, cpu=self.cpu.measured(figures))
         return replace(self, cuda=self.cuda.measured(figures))
 

@@ -11,7 +11,7 @@ from planner.fleet import related, wide
 from planner.packing import Packing
 from planner.plan import Placement, Plan, Refusal, Space
 from planner.refusing import impossible
-from planner.spaces import Detected, spaces_of, without_kernels
+from planner.spaces import Detected, processor, spaces_of, without_kernels
 from planner.spans import Spans
 from planner.traced import Processor, Traced
 from planner.ways_out import Ways
@@ -55,9 +55,7 @@ class _Planning:
         spaces: dict[str, tuple[Space, ...]] = {}
         undecided: dict[str, str] = {}
         for host in hosts:
-            # Every host of a span plans all of it, and sees no devices but its own.
-            found = None if wide(host) else self.detected.get(host.name)
-            own = spaces_of(host, found, self.devices.on(host))
+            own = spaces_of(host, self._found(host), self.devices.on(host))
             if isinstance(own, str):
                 undecided[host.name] = own
             else:
@@ -101,7 +99,12 @@ class _Planning:
         return Packing(host, spaces, free, traces, self.devices.on(host)).plan()
 
     def _traced(self, model: Model, host: Host) -> Traced | str | None:
-        return self.lock.traced(model, host.processor, mlx_lm=self.mlx_lm)
+        on = processor(host, self._found(host))
+        return self.lock.traced(model, on, mlx_lm=self.mlx_lm)
+
+    def _found(self, host: Host) -> Detected | None:
+        """What was detected there: every host of a span plans all of it, and sees no others'."""
+        return None if wide(host) else self.detected.get(host.name)
 
     def advised(self, refusal: Refusal, hosts: Sequence[Host], plan: Plan) -> Refusal:
         """``refusal`` with what would make its model fit, where there were numbers."""

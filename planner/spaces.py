@@ -8,10 +8,11 @@ from typing import get_args
 
 from planner.architectures import inside, runs
 from planner.declared import Flavour, Gpu, Host
-from planner.fitting import Devices
+from planner.fitting import FUSED_CAPABILITY, Devices
 from planner.gpus import BY_NAME
 from planner.plan import Space
 from planner.record import Record
+from planner.traced import Processor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,19 @@ def spaces_of(host: Host, found: Detected | None, devices: Devices) -> tuple[Spa
         )
         for index, gpu in enumerate(gpus)
     )
+
+
+def processor(host: Host, found: Detected | None = None) -> Processor:
+    """What a host's models are traced for; a GPU that nobody knows yet is taken to be a newer one.
+
+    A host without a GPU is declared so.
+    """
+    if host.flavour == "cpu":
+        return "cpu"
+    gpus = _gpus(host, found)
+    known = () if isinstance(gpus, str) else gpus
+    older = any(float(gpu.compute_capability) < FUSED_CAPABILITY for gpu in known)
+    return "older gpu" if older else "gpu"
 
 
 def _gpus(host: Host, found: Detected | None) -> tuple[Gpu, ...] | str:

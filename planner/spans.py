@@ -10,7 +10,8 @@ from planner.fitting import COMFORTABLE, Attempt, Devices, Lock, candidate, each
 from planner.fleet import spans
 from planner.plan import Member, Placement, Refusal, Space
 from planner.refusing import Refusing, impossible, untraced
-from planner.traced import SIZES, Traced
+from planner.spaces import processor
+from planner.traced import PROCESSORS, SIZES, Traced
 
 
 @dataclass(kw_only=True)
@@ -55,7 +56,8 @@ class Spans:
         if lacking := [f"{name}: {self.unable[name]}" for name in names if name in self.unable]:
             self.refusals += [impossible(name, model, lacking[0], names) for name in names]
             return
-        traced = self.lock.traced(model, span[0].processor, mlx_lm=self.mlx_lm)
+        on = max(map(processor, span), key=PROCESSORS.index)  # the older of their GPUs
+        traced = self.lock.traced(model, on, mlx_lm=self.mlx_lm)
         if not isinstance(traced, Traced):
             for host in span:
                 room = max(self._free[host.name])

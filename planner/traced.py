@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from planner.program import Behind, Point, Program, Sized
 from planner.record import Record
 
 FUSED_HEAD = 128
-Processor = Literal["cpu", "gpu"]  # which a model is traced for
+# Which a model is traced for. An older GPU, of a compute capability under 8.0, has no kernel for
+# attention and works it off in steps; its host may have newer ones beside it.
+Processor = Literal["cpu", "gpu", "older gpu"]
+PROCESSORS: tuple[Processor, ...] = get_args(Processor)
 SIZES = (1, 2, 4, 8)  # ranks that a model is traced for: the numbers of GPUs that machines have
 
 
@@ -54,6 +57,27 @@ class Rank(Record):
     def from_json(cls, data: Mapping[str, Any]) -> Rank:
         kinds = tuple(Kind(**kind) for kind in data["kinds"])
         return cls(weights=int(data["weights"]), kinds=kinds)
+
+
+def ways(processor: Processor, dtype: str, head_dims: Sequence[int]) -> tuple[str, ...]:
+    """What the names of prompts' evaluations end with on a processor: how attention is done there.
+
+    "" on a CPU, " kernels" in steps on a GPU, " fused" where one kernel does it.
+    """
+    if processor == "cpu":
+        return ("",)
+    if in_steps(dtype, head_dims):
+        return (" kernels",)
+    return (" fused",) if processor == "gpu" else (" kernels", " fused")
+
+
+def joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Programs, as JSON, of both; what is in both is of different steps, and gets all of them."""
+    made = {**one, **other}
+    for name in one.keys() & other.keys():
+        steps = {**one[name]["steps"], **other[name]["steps"]}
+        made[name] = {"steps": dict(sorted(steps.items(), key=lambda step: int(step[0])))}
+    return made
 
 
 def in_steps(dtype: str, head_dims: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ from planner.demand import Settings, work
 from planner.fitting import Candidate, Devices, Lock, attention, candidate, on_each_host
 from planner.fleet import span_of
 from planner.plan import Plan, Space
+from planner.spaces import processor
 from planner.traced import SIZES, Rank, Traced
 
 
@@ -31,7 +32,7 @@ def _on(
 ) -> Iterator[str]:
     yield f"{host.name}: {model.slug} ({model.source})"
     yield f"  asked for: {model.context} tokens of context, {model.concurrency} requests at once"
-    traced = lock.traced(model, host.processor, mlx_lm=mlx_lm)
+    traced = lock.traced(model, processor(host), mlx_lm=mlx_lm)
     if not isinstance(traced, Traced):
         yield f"  not traced: {traced or 'not in models.lock'}"
         return

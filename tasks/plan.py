@@ -14,8 +14,9 @@ from hub.lock import Lock, LockError, ensure
 from manifest import planned
 from manifest.declaration import Declaration, Sources
 from planner.bound import Bound
-from planner.declared import Host
+from planner.declared import Host, Model
 from planner.fleet import related
+from planner.traced import Processor
 from tasks.declared import hosts, secret
 from templates import render
 
@@ -29,7 +30,8 @@ def plan(declared: Host, bound: Bound) -> Declaration:
     status is 1.
     """
     kin = related(declared, hosts(inventory).values())
-    declaration = planned.planned(declared, bound, _locked(declared, kin), _sources(), kin)
+    lock = _locked(planned.asked(declared, bound, kin), declared)
+    declaration = planned.planned(declared, bound, lock, _sources(), kin)
     for words in declaration.warnings:
         host.log_styled(words, fg="yellow", log_func=logger.warning)
     return declaration
@@ -43,12 +45,12 @@ def _sources() -> Sources:
 _ONE_AT_A_TIME = Mutex()  # hosts are prepared side by side, and they share the file
 
 
-def _locked(declared: Host, kin: Iterable[Host]) -> Lock:
+def _locked(asked: Iterable[tuple[Model, Processor]], declared: Host) -> Lock:
     """Give what is known of the hosts' models; what is not yet is fetched from the hub."""
     with _ONE_AT_A_TIME:
         try:
             return ensure(
-                [(model, host.processor) for host in kin for model in host.models],
+                asked,
                 ROOT / declared.models_lock,
                 endpoint=declared.hub.endpoint,
                 token=secret(declared.hub.token) or None,

@@ -1,7 +1,8 @@
 """Trace one hollow checkpoint: ``python -P -m planner.hollow DIRECTORY PROCESSOR SIZES``.
 
-``cpu`` or ``gpu``; sizes of groups, with commas in between. JSON on stdout: those parts of the
-trace that no other process has begun in this directory, so that several share the work.
+``cpu``, ``gpu`` or ``older gpu``; sizes of groups, with commas in between. JSON on stdout: those
+parts of the trace that no other process has begun in this directory, so that several share the
+work.
 
 Exit status 0: traced, or refused with ``{"refused": reason, "at": number of the part}``; anything
 else is a crash.
@@ -26,9 +27,9 @@ import mlx.core as mx
 from mlx_lm.utils import get_total_parameters
 
 from planner.demand import CPU
-from planner.hollow import loading, program, sliced, views
+from planner.hollow import loading, program, sliced, views, work
 from planner.hollow import model as hollow
-from planner.traced import Processor, in_steps
+from planner.traced import PROCESSORS, Processor, joined, ways
 
 
 def trace(
@@ -52,41 +53,48 @@ def trace(
     alone = hollow.why_alone(model)
     head_dims = sorted({size for _, size in seen})
     dtype = ", ".join(sorted({dtype for dtype, _ in seen}))
-    programs = program.programs(
+    prompts, tokens = program.parts(
         model,
         examples,
         processor,
         merged=hollow.mergeable(model),
         batched=not alone,
-        fused=not in_steps(dtype, head_dims),
+        ends=ways(processor, dtype, head_dims),
         moves=moves,
-        mine=mine,
     )
-    if not mine("model"):
-        return {"programs": programs}
-    took, assumed = loads(directory)
-    beyond = views.beyond(model, examples)
-    ranks = {str(size): rank(directory, size, beyond) for size in sizes if size > 1}
-    ranks["1"] = {
-        "weights": sum(sliced.sizes(model).values()),
-        "kinds": hollow.kinds(examples, beyond),
-    }
-    return {
-        "mlx_lm": version("mlx-lm"),
-        "mlx": version("mlx"),
-        "model_type": config["model_type"],
-        "layers": len(model.layers),
-        "parameters": int(get_total_parameters(model)),  # type: ignore[no-untyped-call]
-        "alone": alone,
-        "context_max": text.get("max_position_embeddings"),
-        "head_dims": head_dims,
-        "dtype": dtype,
-        "logits_row_bytes": int(scores.nbytes),
-        "loading": took,
-        "assumed": assumed,
-        "ranks": ranks,
-        "programs": programs,
-    }
+    answer: dict[str, Any] = {"programs": {}}
+
+    def whole() -> program.Programs:
+        took, assumed = loads(directory)
+        beyond = views.beyond(model, examples)
+        ranks = {str(size): rank(directory, size, beyond) for size in sizes if size > 1}
+        ranks["1"] = {
+            "weights": sum(sliced.sizes(model).values()),
+            "kinds": hollow.kinds(examples, beyond),
+        }
+        answer.update(
+            mlx_lm=version("mlx-lm"),
+            mlx=version("mlx"),
+            model_type=config["model_type"],
+            layers=len(model.layers),
+            parameters=int(get_total_parameters(model)),  # type: ignore[no-untyped-call]
+            alone=alone,
+            context_max=text.get("max_position_embeddings"),
+            head_dims=head_dims,
+            dtype=dtype,
+            logits_row_bytes=int(scores.nbytes),
+            loading=took,
+            assumed=assumed,
+            ranks=ranks,
+        )
+        return {}
+
+    # What takes longest comes first, so that processes that share the work end together.
+    for name, make in {**prompts, "model": whole, **tokens}.items():
+        if mine(name):
+            made = {key: work.packed(one) for key, one in make().items()}
+            answer["programs"] = joined(answer["programs"], made)
+    return answer
 
 
 def loads(directory: Path) -> tuple[int, list[str]]:
@@ -137,7 +145,7 @@ class Shared:
 
 def main(arguments: list[str]) -> int:
     directory, sizes = Path(arguments[0]), [int(size) for size in arguments[2].split(",")]
-    processor: Processor = "cpu" if arguments[1] == "cpu" else "gpu"
+    (processor,) = (one for one in PROCESSORS if one == arguments[1])
     gc.disable()  # a graph is many small objects, and the process ends with the trace
     mx.set_default_device(mx.cpu)
     said = io.StringIO()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from planner.hollow import passes, recording, work
+from planner.hollow import passes, recording
 from planner.hollow.model import leaves
 from planner.hollow.ways import RESTS, Ways
 from planner.traced import Processor
@@ -20,30 +21,30 @@ from planner.traced import Processor
 CHUNKS = ("prefill", "enter")  # which of the moves are of a prompt, not of a token
 EMPTY = ("chunk", "prefill")  # which may be the first of a prompt
 Programs = dict[str, dict[str, Any]]
+Parts = dict[str, Callable[[], Programs]]  # of the work, by name
 
 
-def programs(
+def parts(
     model: Any,  # noqa: ANN401
     examples: Sequence[Any],
     processor: Processor,
     *,
     merged: bool,
     batched: bool,
-    fused: bool = True,
+    ends: Sequence[str],
     moves: Sequence[str] = (),
-    mine: Callable[[str], bool] = lambda _: True,
-) -> Programs:
+) -> tuple[Parts, Parts]:
     """What the server's evaluations on ``processor`` need over weights and caches.
 
-    ``merged``: the server generates in batches; ``batched``: of more than one sequence; ``fused``:
-    some GPU has a kernel for its attention; ``moves``: further methods of ``Passes`` that a plan
-    has no use for: ``join`` and ``admit`` take at least as much; ``mine``: says of a part of the
-    work, by name, whether to do it.
+    Those of prompts and those of tokens. ``merged``: the server generates in batches; ``batched``:
+    of more than one sequence; ``ends`` of prompts' names, by how attention is done
+    (``planner.traced.ways``); ``moves``: further methods of ``Passes`` that a plan has no use for:
+    ``join`` and ``admit`` take at least as much.
 
     ``chunk`` of prompts, ``admit`` after one more has joined those being read, ``stay`` after one
-    has left them; on a CPU as they are called, ``… kernels`` on a GPU, ``… fused`` on one with a
-    kernel for attention; ``join`` of a sequence to those generated for, which takes more than a
-    ``step`` where nobody can join; ``roll`` of uneven prompts.
+    has left them; ``join`` of a sequence to those generated for, which takes more than a ``step``
+    where nobody can join; ``roll`` of uneven prompts. Of a model with windows all of it twice, past
+    them and `` within``.
     """
     flat: Any = tree_flatten(model.parameters())
     dimensions = {length for _, array in flat for length in array.shape}
@@ -54,17 +55,24 @@ def programs(
         for name in ("max_size", "chunk_size")
         if (size := getattr(cache, name, None))
     }
-    asked = _Asked(
-        processor=processor, batched=batched, fused=fused, moves=moves if batched else (), mine=mine
-    )
+    asked = _Asked(processor=processor, batched=batched, moves=moves if batched else ())
     states = not all(hasattr(cache, "keys") for cache in held)
-    ways = Ways(dimensions, windows, batched=batched, states=states)
-    made = _all(asked, passes.Passes(model, examples, merged=merged), ways)
+    servers = {"": (passes.Passes(model, examples, merged=merged), windows)}
     if any(hasattr(cache, "max_size") for cache in held):
-        ways = Ways(dimensions, (), batched=batched, states=states)
         near = passes.Passes(model, examples, merged=merged, within=True)
-        made |= _all(asked, near, ways, " within")
-    return {name: work.packed(program) for name, program in made.items()}
+        servers[" within"] = (near, set())
+    prompts: Parts = {}
+    tokens: Parts = {}
+    for where, (server, its) in servers.items():
+        ways = Ways(dimensions, its, batched=batched, states=states)
+        ways.look(server, asked.chunks["chunk"])
+        for end in ends:
+            one = _Prompts(asked, server, ways, end, f"{end}{where}")
+            if ways.by_token:
+                prompts[f"some{end}{where}"] = one.some
+            prompts[f"chunks{end}{where}"] = one.chunks
+        tokens[f"tokens{where}"] = partial(_tokens, asked, server, copy(ways), where)
+    return prompts, tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +81,7 @@ class _Asked:
 
     processor: Processor
     batched: bool
-    fused: bool
     moves: Sequence[str]
-    mine: Callable[[str], bool]
 
     @property
     def chunks(self) -> dict[str, str]:
@@ -91,47 +97,53 @@ class _Asked:
         more = [name for name in self.moves if name not in CHUNKS]
         return list(dict.fromkeys([*more, *(["join", "roll"] if self.batched else ["step"])]))
 
-    @property
-    def ways(self) -> Mapping[str, AbstractContextManager[None]]:
-        """What the names of prompts' evaluations end with, and what is another's meanwhile."""
-        if self.processor == "cpu":
-            return {"": contextlib.nullcontext()}
-        attention = {" kernels": False, " fused": True} if self.fused else {" kernels": False}
-        return {way: recording.kernels(attention=one) for way, one in attention.items()}
+
+@dataclass(frozen=True)
+class _Prompts:
+    """The evaluations of prompts, with attention done in one way."""
+
+    asked: _Asked
+    server: passes.Passes
+    ways: Ways
+    attention: str  # as ``planner.traced.ways`` has it
+    end: str  # of the programs' names
+
+    def chunks(self) -> Programs:
+        """All of them, of which the first is checked by a second recording."""
+        made: Programs = {}
+        ways, processor = copy(self.ways), self.asked.processor  # for what it finds out holds here
+        with self._instead():
+            for name, method in self.asked.chunks.items():
+                record, check = getattr(self.server, method), not made
+                if ways.by_token:
+                    steps = RESTS if name in EMPTY else RESTS[-1:]
+                    one = ways.for_each(record, processor, steps, checked=check)
+                else:
+                    one = ways.program(record, processor, empty=name in EMPTY, checked=check)
+                made[f"{name}{self.end}"] = one
+        return made
+
+    def some(self) -> Programs:
+        """Long chunks of some layers, of a model with a part of its graph for each token."""
+        method = self.asked.chunks["chunk"]
+        left = self.ways.left(self.server, method)
+        with self._instead(), self.server.fewer() as fewer:
+            record = getattr(fewer, method)
+            made = self.ways.of_some(record, self.asked.processor, left)
+        return {f"chunk{self.end}": made}
+
+    def _instead(self) -> AbstractContextManager[None]:
+        """What is another's meanwhile."""
+        if not self.attention:
+            return contextlib.nullcontext()
+        return recording.kernels(attention=self.attention == " fused")
 
 
-def _all(asked: _Asked, server: passes.Passes, ways: Ways, where: str = "") -> Programs:
-    """``where``: what the names of the parts and of the programs end with."""
-    made: Programs = {}
-    for way, instead in asked.ways.items():
-        if asked.mine(f"chunks{way}{where}"):
-            ways.look(server, asked.chunks["chunk"])
-            with instead:
-                found = _chunks(asked, server, copy(ways))  # for what it finds out holds for these
-            made |= {f"{name}{way}{where}": program for name, program in found.items()}
-    if asked.mine(f"tokens{where}"):
-        made |= {
-            f"{name}{where}": ways.program(getattr(server, name), asked.processor, step=1)
-            for name in asked.tokens
-        }
-    return made
-
-
-def _chunks(asked: _Asked, server: passes.Passes, ways: Ways) -> Programs:
-    """Those of prompts, of which the first is checked by a second recording."""
-    made: Programs = {}
-    processor = asked.processor
-    for name, method in asked.chunks.items():
-        record, check = getattr(server, method), not made
-        if ways.by_token:
-            made[name] = ways.for_each(record, processor, RESTS, checked=check)
-        else:
-            made[name] = ways.program(record, processor, empty=name in EMPTY, checked=check)
-    if ways.by_token:
-        with server.fewer() as some:
-            record = getattr(some, asked.chunks["chunk"])
-            made["chunk"]["steps"] |= ways.of_some(record, processor)
-    return made
+def _tokens(asked: _Asked, server: passes.Passes, ways: Ways, where: str) -> Programs:
+    return {
+        f"{name}{where}": ways.program(getattr(server, name), asked.processor, step=1)
+        for name in asked.tokens
+    }
 
 
 @contextlib.contextmanager

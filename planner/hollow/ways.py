@@ -19,7 +19,7 @@ from planner.traced import Processor
 
 FEW = 16  # tokens of a step at which all of a model is recorded where it has a part for each token
 RESTS = (FEW, 2)  # the rest of a prompt: what a device may be behind by most
-BY_TOKEN = tuple(step for step in PREFILL_STEPS if step <= 2 * STEP)  # to record some layers at
+BY_TOKEN = (STEP,)  # to record some layers at: the shortest that a plan sets
 Record = Callable[[Point], Graph]
 
 
@@ -44,44 +44,53 @@ class Ways:
         self.prime = primes(dimensions, batched=batched)
         self.by_token = False  # whether the graph has a part for each token
         self.any_step = True  # whether it is the same whatever the step
-        # Of a part for each token: bytes of each that all layers leave to the end of a pass, and
-        # some of them do not.
-        self.left = 0
         small = {0, 1, 2, 3, 4, -1, -2, -3, -4}
         around = {STEP * n + d for n in (-1, 0, 1) for d in (-2, -1, 0, 1, 2)}
         self.edges = small | around | {w + d for w in windows for d in (-2, -1, 0, 1)}
         self.far = -(-max(windows, default=0) // STEP) * STEP
-        self._looked = False
 
     def look(self, server: Passes, name: str) -> None:
         """Whether the graph of a chunk has a part for each token, or for each so many of them.
 
-        And, if for each, what some layers leave less than all. ``name`` is the method of ``server``
-        that records a chunk.
+        As some layers have it, which are of all kinds. ``name`` is the method of ``server`` that
+        records a chunk.
         """
-        if self._looked or not self.states:
+        if not self.states:
             return
-        self._looked = True
-        # Short ones first: with a part for each token, long ones take long. Experts, which are
-        # sorted from 64 tokens of all sequences on, are so at both or at none. Nothing is cached
-        # before them, so that nothing hides what is left.
-        batch = 2 if self.batched else 1
-        points = [Point(batch, step, step) for step in (FEW, FEW + 1)]
-        whole = [getattr(server, name)(point) for point in points]
-        self.by_token = len({len(graph.operations) for graph in whole}) > 1
-        if self.by_token:
-            self.any_step = False
-            with server.fewer() as fewer:
-                some = [getattr(fewer, name)(point) for point in points]
-            one, more = (
-                work.alone(all_of) - work.alone(part)
-                for all_of, part in zip(whole, some, strict=True)
+
+        def differ(*points: Point) -> bool:
+            return len({len(getattr(fewer, name)(point).operations) for point in points}) > 1
+
+        with server.fewer() as fewer:
+            # Short ones first: with a part for each token, long ones take long.
+            self.by_token = differ(*self._short)
+            batch, tokens = self._short[0].batch, self.far + 4096
+            self.any_step = not self.by_token and not differ(
+                *(Point(batch, step, tokens) for step in (2 * STEP, 3 * STEP))
             )
-            self.left = -(-max(0, more - one) // batch)
-        else:
-            points = [Point(batch, step, self.far + 4096) for step in (2 * STEP, 3 * STEP)]
-            lengths = {len(getattr(server, name)(point).operations) for point in points}
-            self.any_step = len(lengths) == 1
+
+    @property
+    def _short(self) -> tuple[Point, Point]:
+        """A few tokens, and one more.
+
+        Experts, which are sorted from 64 tokens of all sequences on, are so at both or at none.
+        Nothing is cached before them, so that nothing hides what is left.
+        """
+        one, more = (Point(2 if self.batched else 1, step, step) for step in (FEW, FEW + 1))
+        return one, more
+
+    def left(self, server: Passes, name: str) -> int:
+        """Of a part for each token: bytes of each that all layers leave to the end of a pass.
+
+        And some of them do not.
+        """
+        over: list[int] = []
+        for point in self._short:
+            whole = work.alone(getattr(server, name)(point))
+            with server.fewer() as fewer:
+                over.append(whole - work.alone(getattr(fewer, name)(point)))
+        one, more = over
+        return -(-max(0, more - one) // self._short[0].batch)
 
     def program(
         self,
@@ -136,17 +145,17 @@ class Ways:
                 ) from None
         return {"steps": made}
 
-    def of_some(self, record: Record, processor: Processor) -> dict[int, dict[str, Any]]:
+    def of_some(self, record: Record, processor: Processor, left: int) -> dict[str, Any]:
         """Chunks of a model, by what ``record`` records of some of its layers.
 
         All of them at many tokens would take long. What a device can be behind by is in some; what
         a layer leaves to the end of the pass, as caches do that are gathered from uneven prompts,
-        is as much for each token of however many, and of those before them in a convolution.
+        is as much (``left``) for each token of however many, and of those before them in a
+        convolution.
         """
         made = self.for_each(record, processor, BY_TOKEN)["steps"]
-        return {
-            step: work.holding(program, self.left * (step + FEW)) for step, program in made.items()
-        }
+        held = {step: work.holding(one, left * (step + FEW)) for step, one in made.items()}
+        return {"steps": held}
 
     def _recorded(
         self,

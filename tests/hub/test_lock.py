@@ -480,7 +480,7 @@ CORRUPT = {
     "a word for what loading takes": lambda traced: traced.update(loading="9"),
     "a number for head sizes": lambda traced: traced.update(head_dims=5),
     "no evaluations": lambda traced: traced["programs"].clear(),
-    "no chunk": lambda traced: traced["programs"].pop("chunk kernels"),
+    "no chunk": lambda traced: traced["programs"].pop("chunk fused"),
     "an evaluation of nothing": lambda traced: traced["programs"]["join"].clear(),
     "half an evaluation": lambda traced: traced["programs"]["join"].update(tasks="AAAA"),
     "no ranks": lambda traced: traced["ranks"].clear(),
@@ -501,6 +501,15 @@ def test_a_lock_that_lacks_what_a_plan_asks_is_refused(case, written, tmp_path):
     with pytest.raises(lock.LockError, match="remove it, and it is made anew") as raised:
         lock.read(path)
     assert 1 == len(str(raised.value).splitlines())
+
+
+def test_a_trace_for_a_processor_that_there_is_none_of_is_refused(written, tmp_path):
+    """A plan would not find it, and trace again at every run."""
+    path = tmp_path / "models.lock"
+    path.write_text(written.replace(' gpu"', ' tpu"'))
+
+    with pytest.raises(lock.LockError, match="tpu: expected a version of mlx-lm and one of cpu"):
+        lock.read(path)
 
 
 def test_a_lock_with_a_conflict_of_git_says_the_way_out(written, tmp_path):

@@ -226,7 +226,7 @@ from planner.declared import Gpu, Host, Model
 card = Gpu(name="x", memory_bytes=96 * 2**30, compute_capability="12.0")
 model = Model(path="/models/small", name="small", context=8192)
 host = Host(name="h", gpus=(card,), models=(model,))
-assert place([host], ensure([(model, host.processor)], {str(known)!r})).fits
+assert place([host], ensure([(model, "gpu")], {str(known)!r})).fits
 """
 
     def took(work):

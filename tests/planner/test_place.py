@@ -10,7 +10,7 @@ from planner.fitting import Devices
 from planner.placement import place
 from planner.plan import Space
 from planner.program import Program
-from planner.spaces import Detected
+from planner.spaces import Detected, processor
 from planner.traced import Kind, Rank, Traced
 from planner.why import why
 
@@ -52,10 +52,11 @@ class Known:
 
     def __init__(self, **models):
         self.models = models
+        self.asked = set()  # for which processors
 
     def traced(self, model, processor, *, mlx_lm):
         assert "0.32.2" == mlx_lm
-        assert processor in {"cpu", "gpu"}
+        self.asked.add(processor)
         return self.models[model.slug]
 
 
@@ -222,6 +223,46 @@ def test_a_rank_is_judged_on_the_cards_of_every_host_of_its_span():
 
     assert place(hosts, Known(m=traced(16 * GIB)), mlx_lm="0.32.2").fits
     assert 2 == len(place(hosts, Known(m=in_steps(16 * GIB)), mlx_lm="0.32.2").refusals)
+
+
+@pytest.mark.parametrize(
+    ("processor", "declared", "found"),
+    [
+        ("gpu", {"gpus": (CARD,)}, ()),
+        ("gpu", {}, (CARD,)),
+        ("older gpu", {"gpus": (CARD, OLD)}, ()),
+        ("older gpu", {"gpus": ("Tesla T4",)}, ()),
+        ("older gpu", {}, (OLD,)),
+        ("cpu", {"flavour": "cpu", "memory_bytes": 64 * GIB}, ()),
+    ],
+)
+def test_a_model_is_planned_from_the_trace_for_what_its_host_has(processor, declared, found):
+    """An older card among the others decides, declared or detected."""
+    known = Known(m=traced(4 * GIB))
+    host = Host(name="h", models=(model("m"),), **declared)
+
+    plan = place((host,), known, mlx_lm="0.32.2", detected={"h": Detected(gpus=found)})
+
+    assert plan.fits
+    assert {processor} == known.asked
+
+
+def test_a_span_is_planned_from_the_trace_for_its_oldest_card():
+    """Though no host before it has one."""
+
+    class Older(Known):
+        def traced(self, model, processor, *, mlx_lm):
+            made = super().traced(model, processor, mlx_lm=mlx_lm)
+            return made if processor == "older gpu" else "this is for a newer one"
+
+    wide = model("m", hosts_spanned=2, gpus=(0,), ranks=2)
+    hosts = [
+        Host(name=f"h{at}", gpus=(card,), fabric=f"10.0.0.{at}", flavour="cuda13", models=(wide,))
+        for at, card in enumerate((CARD, OLD), 1)
+    ]
+
+    assert place(hosts, Older(m=traced(4 * GIB)), mlx_lm="0.32.2").fits
+    assert ["gpu", "older gpu"] == [*map(processor, hosts)]
 
 
 def test_nothing_is_said_of_ranks_that_nobody_asked_for():

@@ -58,7 +58,10 @@ def test_a_plan_counts_no_less_than_what_comes_and_goes_takes(tmp_path):
             assert traced.over(name, CPU.behind, chunk) <= 1.005 * most
 
 
-@pytest.mark.parametrize(("processor", "ways"), [("cpu", [""]), ("gpu", [" kernels", " fused"])])
+@pytest.mark.parametrize(
+    ("processor", "ways"),
+    [("cpu", [""]), ("gpu", [" fused"]), ("older gpu", [" kernels", " fused"])],
+)
 def test_a_trace_has_all_that_a_plan_asks_of_its_processor(tmp_path, processor, ways):
     """And nothing else is taken for nothing."""
     traced = trace(llama.write(tmp_path / "small"), processor)
@@ -68,7 +71,7 @@ def test_a_trace_has_all_that_a_plan_asks_of_its_processor(tmp_path, processor, 
     }  # fmt: skip
     for made in traced.programs.values():
         assert bool(made.tasks) == (processor == "cpu")
-        assert bool(made.runs) == (processor == "gpu")
+        assert bool(made.runs) == (processor != "cpu")
     with pytest.raises(KeyError, match="`step` was not traced"):
         traced.over("step", CPU.behind, Point(1, 1, 512))
 
