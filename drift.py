@@ -191,7 +191,9 @@ class Checkout:
         asked = planned.asked(host, bound, kin or (host,))
         unknown = sorted({model.source for model, on in asked if lock.traced(model, on) is None})
         if unknown:
-            raise LockError(f"models.lock: knows nothing of {', '.join(unknown)}; run ./plan.py")
+            # A plan takes cards that are not declared for newer ones; a deploy sees them.
+            way_out = "run ./plan.py, or deploy where `gpus` are not declared"
+            raise LockError(f"models.lock: has no trace of {', '.join(unknown)}; {way_out}")
         sources = sorted({model.source for model, _ in asked})
         unhashed = [source for source in sources if not lock.models[source].hashed]
         if unhashed:

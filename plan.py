@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 try:
@@ -27,7 +28,7 @@ try:
     from planner.placement import place
     from planner.plan import Plan
     from planner.report import report
-    from planner.spaces import processor
+    from planner.spaces import processors
     from planner.traced import Processor
     from planner.why import why
 except ModuleNotFoundError as error:
@@ -243,6 +244,7 @@ def _head(repo: str) -> str:
 def locked(hosts: Sequence[Host], path: Path | None, errors: Console) -> Lock:
     """What is known of all hosts' models, fetched where it is not. Raises LockError, Fault."""
     mistakes: list[str] = []
+    on = processors(hosts, {})
     groups: dict[tuple[Path, str, str | None], list[tuple[Model, Processor]]] = {}
     for host in hosts:
         where = path or ROOT / host.models_lock
@@ -251,7 +253,7 @@ def locked(hosts: Sequence[Host], path: Path | None, errors: Console) -> Lock:
         if "endpoint" not in host.hub.model_fields_set:
             endpoint = os.environ.get("HF_ENDPOINT", endpoint)
         groups.setdefault((where, endpoint, token), []).extend(
-            (model, processor(host)) for model in host.models
+            (model, on[host.name]) for model in host.models
         )
     known: dict[str, Entry] = {}
     for (where, endpoint, token), wanted in groups.items():
@@ -267,7 +269,9 @@ def locked(hosts: Sequence[Host], path: Path | None, errors: Console) -> Lock:
         except LockError as error:
             mistakes.append(str(error))
         else:
-            known |= lock.models
+            for source, entry in lock.models.items():
+                others = known[source].traces if source in known else {}  # of another lock
+                known[source] = replace(entry, traces={**others, **entry.traces})
     if mistakes:
         raise LockError("\n".join(mistakes))
     return Lock(models=known)

@@ -130,7 +130,7 @@ def main() -> None:
         if entry is None:
             print(f"{name}: not in {asked.lock}", file=sys.stderr)
             continue
-        (traced,) = entry.traces.values()
+        traced = next(iter(entry.traces.values()))
         rank = traced.rank(1)
         kv = entry_bytes(rank, TOKENS, 1)
         rows.append(

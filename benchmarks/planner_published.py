@@ -143,7 +143,7 @@ def lock(path: Path, names: list[str]) -> None:
             source=source,
             files=(),
             checkpoint=summary(texts, headers, published=False),
-            traces={locks.trace_key("gpu", answer.mlx_lm): answer},
+            traces={locks.trace_key(on, answer.mlx_lm): answer for on in ("gpu", "older gpu")},
         )
         locks.write(locks.Lock(models=entries), path)
         print(f"{name}: {answer.rank(1).weights} bytes of weights", file=sys.stderr)
@@ -183,7 +183,7 @@ def page(path: Path) -> str:
         entry = known.get(f"published/{name}@{'0' * 40}")
         if entry is None:
             continue
-        (answer,) = entry.traces.values()
+        answer = next(iter(entry.traces.values()))
         two = answer.rank(2)
         half = two if isinstance(two, str) else f"{two.weights:,} each"
         kv = entry_bytes(answer.rank(1), 32768, 1)
@@ -196,7 +196,7 @@ def page(path: Path) -> str:
         entry = known.get(f"published/{name}@{'0' * 40}")
         if entry is None:
             continue
-        (answer,) = entry.traces.values()
+        answer = next(iter(entry.traces.values()))
         parts = foreseen(answer, tokens, limits, fused=fused)
         ours = sum(parts)
         peaks.append(

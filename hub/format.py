@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from planner.traced import PROCESSORS, Processor, ways
+from planner.traced import PROCESSORS, Processor, endings
 
 FORMAT = 11
 Size = Annotated[int, Field(ge=0)]
@@ -103,8 +103,8 @@ def _missing(traced: _Traced, processor: Processor) -> str:
     """The first thing that a plan may ask for and that is not there; "" where all is."""
     if not isinstance(traced.ranks.get("1"), _Rank):
         return "ranks.1"
-    # What is recorded of every model (planner/hollow/program.py, `programs`).
-    ends = ways(processor, traced.dtype, traced.head_dims)
+    # What is recorded of every model (planner/hollow/program.py, `parts`).
+    ends = endings(processor, traced.dtype, traced.head_dims)
     chunks, others = ["admit", "chunk", "stay"], ["join", "roll"]
     if traced.alone:
         chunks, others = ["chunk"], ["step"]

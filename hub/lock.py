@@ -1,7 +1,7 @@
 """``models.lock``: what is known of each model, so that nobody needs MLX or the network again.
 
 One JSON file beside the inventories. A model is keyed by ``repo@commit`` or by its directory,
-what was traced of it by the version of mlx-lm that traced it and by what that ran on.
+what was traced of it by the version of mlx-lm that traced it and by what it is to run on.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from planner.bound import Bound
 from planner.fleet import related
 from planner.placement import place
 from planner.plan import Placement, Refusal
-from planner.spaces import Detected, processor
+from planner.spaces import Detected, processors
 from planner.traced import Processor, Traced
 
 # The ranks of one host have a network to themselves: its guards meet there at the first port, its
@@ -81,11 +81,9 @@ def asked(
 
     ``kin`` are the hosts with which it may serve models together, itself among them.
     """
-    return [
-        (model, processor(one, detected(bound) if one.name == declared.name else None))
-        for one in kin
-        for model in one.models
-    ]
+    hosts = [*kin]
+    on = processors(hosts, {declared.name: detected(bound)})
+    return [(model, on[one.name]) for one in hosts for model in one.models]
 
 
 def planned(

@@ -129,11 +129,16 @@ def candidate(model: Model, traced: Traced, size: int) -> Candidate | None:
     return Candidate(model=model, traced=traced, rank=rank, size=size)
 
 
+def older(compute_capability: str) -> bool:
+    """Whether such a GPU has no kernel for attention, whatever the heads."""
+    return float(compute_capability) < FUSED_CAPABILITY
+
+
 def attention(traced: Traced, space: Space) -> tuple[bool, str]:
     """Whether the device has one kernel for this model's attention, and why or why not."""
     if space.compute_capability is None:
         return False, "in steps: the CPU has no kernel for it"
-    if float(space.compute_capability) < FUSED_CAPABILITY:
+    if older(space.compute_capability):
         return False, f"in steps: compute capability {space.compute_capability} is below 8.0"
     if why := in_steps(traced.dtype, traced.head_dims):
         return False, f"in steps: {why}"

@@ -11,7 +11,7 @@ from planner.fleet import related, wide
 from planner.packing import Packing
 from planner.plan import Placement, Plan, Refusal, Space
 from planner.refusing import impossible
-from planner.spaces import Detected, processor, spaces_of, without_kernels
+from planner.spaces import Detected, found_on, processors, spaces_of, without_kernels
 from planner.spans import Spans
 from planner.traced import Processor, Traced
 from planner.ways_out import Ways
@@ -32,8 +32,13 @@ def place(
     undecided. ``devices`` are the figures that only a device can give, where no host's own
     ``measured`` says otherwise.
     """
+    detected = detected or {}
     planning = _Planning(
-        lock=lock, mlx_lm=mlx_lm, detected=detected or {}, devices=devices or Devices()
+        lock=lock,
+        mlx_lm=mlx_lm,
+        detected=detected,
+        on=processors(hosts, detected),
+        devices=devices or Devices(),
     )
     plan = planning.plan(hosts)
     refusals = tuple(planning.advised(refusal, hosts, plan) for refusal in plan.refusals)
@@ -47,6 +52,7 @@ class _Planning:
     lock: Lock
     mlx_lm: str | None
     detected: Mapping[str, Detected]
+    on: Mapping[str, Processor]  # what each host's models are traced for
     devices: Devices
     _told: dict[object, tuple[str, ...]] = field(default_factory=dict, init=False)
 
@@ -55,7 +61,7 @@ class _Planning:
         spaces: dict[str, tuple[Space, ...]] = {}
         undecided: dict[str, str] = {}
         for host in hosts:
-            own = spaces_of(host, self._found(host), self.devices.on(host))
+            own = spaces_of(host, found_on(host, self.detected), self.devices.on(host))
             if isinstance(own, str):
                 undecided[host.name] = own
             else:
@@ -67,6 +73,7 @@ class _Planning:
             unable={name: reason for name, reason in reasons.items() if reason},
             lock=self.lock,
             devices=self.devices,
+            on=self.on,
             mlx_lm=self.mlx_lm,
             fits_alone=lambda host, model, free: (
                 not self._packed(
@@ -99,12 +106,7 @@ class _Planning:
         return Packing(host, spaces, free, traces, self.devices.on(host)).plan()
 
     def _traced(self, model: Model, host: Host) -> Traced | str | None:
-        on = processor(host, self._found(host))
-        return self.lock.traced(model, on, mlx_lm=self.mlx_lm)
-
-    def _found(self, host: Host) -> Detected | None:
-        """What was detected there: every host of a span plans all of it, and sees no others'."""
-        return None if wide(host) else self.detected.get(host.name)
+        return self.lock.traced(model, self.on[host.name], mlx_lm=self.mlx_lm)
 
     def advised(self, refusal: Refusal, hosts: Sequence[Host], plan: Plan) -> Refusal:
         """``refusal`` with what would make its model fit, where there were numbers."""
@@ -189,7 +191,7 @@ class _Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class _Instead:
-    """A lock that knows one model otherwise."""
+    """A lock that knows one model otherwise, on whatever it was refused on."""
 
     lock: Lock
     slug: str

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import get_args
 
 from planner.architectures import inside, runs
 from planner.declared import Flavour, Gpu, Host
-from planner.fitting import FUSED_CAPABILITY, Devices
+from planner.fitting import Devices, older
+from planner.fleet import spans, wide
 from planner.gpus import BY_NAME
 from planner.plan import Space
 from planner.record import Record
-from planner.traced import Processor
+from planner.traced import PROCESSORS, Processor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,17 +60,33 @@ def spaces_of(host: Host, found: Detected | None, devices: Devices) -> tuple[Spa
     )
 
 
-def processor(host: Host, found: Detected | None = None) -> Processor:
-    """What a host's models are traced for; a GPU that nobody knows yet is taken to be a newer one.
+def found_on(host: Host, detected: Mapping[str, Detected]) -> Detected | None:
+    """What was detected on ``host``: every host of a span plans all of it, and sees no others'."""
+    return None if wide(host) else detected.get(host.name)
 
-    A host without a GPU is declared so.
+
+def processors(hosts: Sequence[Host], detected: Mapping[str, Detected]) -> dict[str, Processor]:
+    """What the models of each host are traced for; that for an older GPU does for a newer one, too.
+
+    Hosts that may serve a model together are planned together, from one trace. A host without a GPU
+    is declared so; a GPU that nobody knows yet is taken to be a newer one.
     """
+    on = {host.name: _processor(host, found_on(host, detected)) for host in hosts}
+    together = [[host.name for host in span] for _, span in spans(hosts)]
+    before: dict[str, Processor] = {}
+    while on != before:
+        before = dict(on)
+        for names in together:
+            on |= dict.fromkeys(names, max((on[name] for name in names), key=PROCESSORS.index))
+    return on
+
+
+def _processor(host: Host, found: Detected | None) -> Processor:
     if host.flavour == "cpu":
         return "cpu"
     gpus = _gpus(host, found)
     known = () if isinstance(gpus, str) else gpus
-    older = any(float(gpu.compute_capability) < FUSED_CAPABILITY for gpu in known)
-    return "older gpu" if older else "gpu"
+    return "older gpu" if any(older(gpu.compute_capability) for gpu in known) else "gpu"
 
 
 def _gpus(host: Host, found: Detected | None) -> tuple[Gpu, ...] | str:

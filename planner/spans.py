@@ -10,8 +10,7 @@ from planner.fitting import COMFORTABLE, Attempt, Devices, Lock, candidate, each
 from planner.fleet import spans
 from planner.plan import Member, Placement, Refusal, Space
 from planner.refusing import Refusing, impossible, untraced
-from planner.spaces import processor
-from planner.traced import PROCESSORS, SIZES, Traced
+from planner.traced import SIZES, Processor, Traced
 
 
 @dataclass(kw_only=True)
@@ -27,6 +26,7 @@ class Spans:
     unable: Mapping[str, str]  # hosts that MLX cannot run on, and why
     lock: Lock
     devices: Devices
+    on: Mapping[str, Processor]  # what each host's models are traced for
     mlx_lm: str | None
     fits_alone: Callable[[Host, Model, Sequence[int]], bool]
     placements: list[Placement] = field(default_factory=list)
@@ -56,8 +56,7 @@ class Spans:
         if lacking := [f"{name}: {self.unable[name]}" for name in names if name in self.unable]:
             self.refusals += [impossible(name, model, lacking[0], names) for name in names]
             return
-        on = max(map(processor, span), key=PROCESSORS.index)  # the older of their GPUs
-        traced = self.lock.traced(model, on, mlx_lm=self.mlx_lm)
+        traced = self.lock.traced(model, self.on[span[0].name], mlx_lm=self.mlx_lm)
         if not isinstance(traced, Traced):
             for host in span:
                 room = max(self._free[host.name])

@@ -59,7 +59,7 @@ class Rank(Record):
         return cls(weights=int(data["weights"]), kinds=kinds)
 
 
-def ways(processor: Processor, dtype: str, head_dims: Sequence[int]) -> tuple[str, ...]:
+def endings(processor: Processor, dtype: str, head_dims: Sequence[int]) -> tuple[str, ...]:
     """What the names of prompts' evaluations end with on a processor: how attention is done there.
 
     "" on a CPU, " kernels" in steps on a GPU, " fused" where one kernel does it.

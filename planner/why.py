@@ -10,7 +10,7 @@ from planner.demand import Settings, work
 from planner.fitting import Candidate, Devices, Lock, attention, candidate, on_each_host
 from planner.fleet import span_of
 from planner.plan import Plan, Space
-from planner.spaces import processor
+from planner.spaces import processors
 from planner.traced import SIZES, Rank, Traced
 
 
@@ -19,20 +19,21 @@ def why(
 ) -> str:
     """The rules for the model that is called ``name`` or has that slug, on every host."""
     lines: list[str] = []
+    on = processors(hosts, {})
     for host in hosts:
         for model in host.models:
             if name in {model.name, model.slug}:
                 span = span_of(host, model, hosts)
-                lines += _on(host, model, lock, plan, mlx_lm, [one.name for one in span])
+                traced = lock.traced(model, on[host.name], mlx_lm=mlx_lm)
+                lines += _on(host, model, traced, plan, [one.name for one in span])
     return "\n".join(lines) or f"no host declares a model `{name}`"
 
 
 def _on(
-    host: Host, model: Model, lock: Lock, plan: Plan, mlx_lm: str | None, span: Sequence[str]
+    host: Host, model: Model, traced: Traced | str | None, plan: Plan, span: Sequence[str]
 ) -> Iterator[str]:
     yield f"{host.name}: {model.slug} ({model.source})"
     yield f"  asked for: {model.context} tokens of context, {model.concurrency} requests at once"
-    traced = lock.traced(model, processor(host), mlx_lm=mlx_lm)
     if not isinstance(traced, Traced):
         yield f"  not traced: {traced or 'not in models.lock'}"
         return

@@ -29,7 +29,7 @@ from mlx_lm.utils import get_total_parameters
 from planner.demand import CPU
 from planner.hollow import loading, program, sliced, views, work
 from planner.hollow import model as hollow
-from planner.traced import PROCESSORS, Processor, joined, ways
+from planner.traced import PROCESSORS, Processor, endings, joined
 
 
 def trace(
@@ -43,7 +43,7 @@ def trace(
     """Everything that the lock keeps of the model in ``directory``; ``moves`` are not kept.
 
     Of groups of ``sizes``. ``mine`` says of a part of it, by name, whether to do it; the rest is as
-    in ``program.programs``.
+    in ``program.parts``.
     """
     model, config = hollow.load(directory)
     text = config.get("text_config") or config
@@ -59,7 +59,7 @@ def trace(
         processor,
         merged=hollow.mergeable(model),
         batched=not alone,
-        ends=ways(processor, dtype, head_dims),
+        ends=endings(processor, dtype, head_dims),
         moves=moves,
     )
     answer: dict[str, Any] = {"programs": {}}
@@ -158,6 +158,8 @@ def main(arguments: list[str]) -> int:
         refused = f"its module ends the process: {' '.join(said.getvalue().split())}"
     except hollow.Refused as error:
         refused = str(error)
+    except MemoryError:  # of the trace, not of the model
+        raise
     except Exception as error:  # noqa: BLE001 -- whatever mlx-lm raises is the reason
         refused = f"{type(error).__name__}: {error}"
     print(json.dumps({"refused": refused, "at": mine.asked} if refused else answer))

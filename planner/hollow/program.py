@@ -19,7 +19,7 @@ from planner.hollow.ways import RESTS, Ways
 from planner.traced import Processor
 
 CHUNKS = ("prefill", "enter")  # which of the moves are of a prompt, not of a token
-EMPTY = ("chunk", "prefill")  # which may be the first of a prompt
+PLAIN = ("chunk", "prefill")  # nothing but a chunk, which may be the first of a prompt
 Programs = dict[str, dict[str, Any]]
 Parts = dict[str, Callable[[], Programs]]  # of the work, by name
 
@@ -38,8 +38,8 @@ def parts(
 
     Those of prompts and those of tokens. ``merged``: the server generates in batches; ``batched``:
     of more than one sequence; ``ends`` of prompts' names, by how attention is done
-    (``planner.traced.ways``); ``moves``: further methods of ``Passes`` that a plan has no use for:
-    ``join`` and ``admit`` take at least as much.
+    (``planner.traced.endings``); ``moves``: further methods of ``Passes`` that a plan has no use
+    for: ``join`` and ``admit`` take at least as much.
 
     ``chunk`` of prompts, ``admit`` after one more has joined those being read, ``stay`` after one
     has left them; ``join`` of a sequence to those generated for, which takes more than a ``step``
@@ -105,7 +105,7 @@ class _Prompts:
     asked: _Asked
     server: passes.Passes
     ways: Ways
-    attention: str  # as ``planner.traced.ways`` has it
+    attention: str  # as ``planner.traced.endings`` has it
     end: str  # of the programs' names
 
     def chunks(self) -> Programs:
@@ -116,10 +116,11 @@ class _Prompts:
             for name, method in self.asked.chunks.items():
                 record, check = getattr(self.server, method), not made
                 if ways.by_token:
-                    steps = RESTS if name in EMPTY else RESTS[-1:]
+                    # Of others a plan takes what they are more than a chunk, at so many tokens.
+                    steps = RESTS if name in PLAIN else (min(RESTS),)
                     one = ways.for_each(record, processor, steps, checked=check)
                 else:
-                    one = ways.program(record, processor, empty=name in EMPTY, checked=check)
+                    one = ways.program(record, processor, empty=name in PLAIN, checked=check)
                 made[f"{name}{self.end}"] = one
         return made
 

@@ -19,7 +19,7 @@ from planner.traced import Processor
 
 FEW = 16  # tokens of a step at which all of a model is recorded where it has a part for each token
 RESTS = (FEW, 2)  # the rest of a prompt: what a device may be behind by most
-BY_TOKEN = (STEP,)  # to record some layers at: the shortest that a plan sets
+BY_TOKEN = (min(PREFILL_STEPS),)  # to record some layers at
 Record = Callable[[Point], Graph]
 
 

@@ -503,6 +503,15 @@ def test_a_lock_that_lacks_what_a_plan_asks_is_refused(case, written, tmp_path):
     assert 1 == len(str(raised.value).splitlines())
 
 
+def test_a_trace_for_an_older_gpu_has_attention_in_steps_too(written, tmp_path):
+    """What was traced for a newer one does not do."""
+    path = tmp_path / "models.lock"
+    path.write_text(written.replace(' gpu"', ' older gpu"'))
+
+    with pytest.raises(lock.LockError, match=r"nothing of `programs\.admit kernels`"):
+        lock.read(path)
+
+
 def test_a_trace_for_a_processor_that_there_is_none_of_is_refused(written, tmp_path):
     """A plan would not find it, and trace again at every run."""
     path = tmp_path / "models.lock"

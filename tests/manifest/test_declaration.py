@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from manifest.declaration import Declaration, Model, Sources, declare
-from manifest.planned import planned, sources
+from manifest.planned import asked, planned, sources
 from manifest.resources import (
     Directory,
     File,
@@ -70,6 +70,21 @@ def declared(
     host: Host = HOST, bound: Bound = BOUND, model: Model = MODEL, texts: Sources = SOURCES
 ) -> Declaration:
     return declare(host, bound, [model], texts)
+
+
+def test_a_trace_is_asked_for_the_cards_that_were_found() -> None:
+    """Nobody declared them; a host of its span is known by what it declares."""
+    alone, wide = (
+        Placed(path="/m", name=name, context=2048, hosts_spanned=hosts)
+        for name, hosts in (("alone", 1), ("wide", 2))
+    )
+    old = replace(WITH_GPU, gpus=(replace(GPU, compute_capability="7.5"),))
+    host = Host(name="h1", flavour="cuda13", models=(alone,))
+    other = Host(name="h2", gpus=("Tesla T4",), flavour="cuda13", fabric="10.0.0.2", models=(wide,))
+
+    assert asked(host, WITH_GPU, [host]) == [(alone, "gpu")]
+    assert asked(host, old, [host]) == [(alone, "older gpu")]
+    assert asked(other, WITH_GPU, [other]) == [(wide, "older gpu")]
 
 
 def inputs(declaration: Declaration) -> str | None:

@@ -84,6 +84,25 @@ def test_everything_fits_ends_with_0(tmp_path, known):
     assert "everything fits" in out
 
 
+def test_hosts_with_locks_of_their_own_have_what_both_know(tmp_path, known):
+    """One has the model's trace for a newer GPU, the other for an older one."""
+    older = tmp_path / "older.lock"
+    older.write_text(known.read_text().replace(' gpu"', ' older gpu"'))
+    names = ("NVIDIA H200", "Quadro RTX 8000")
+    data = [
+        {"gpus": [name], "models_lock": str(path), "models": [
+            {"path": "/models/small", "name": "small", "context": 8192}]}
+        for name, path in zip(names, (known, older), strict=True)
+    ]  # fmt: skip
+    path = tmp_path / "both.py"
+    path.write_text(f"gpu = [('h1', {data[0]!r}), ('h2', {data[1]!r})]\n")
+
+    status, out, errors = run(path)
+
+    assert (0, "") == (status, errors)
+    assert "everything fits" in out
+
+
 def test_what_does_not_fit_ends_with_2_and_says_why_and_what_to_do(tmp_path, known):
     """Both numbers, why MLX cannot use both cards, and who could."""
     status, out, _ = run(inventory(tmp_path, known, "small", "big"))

@@ -10,8 +10,8 @@ from planner.fitting import Devices
 from planner.placement import place
 from planner.plan import Space
 from planner.program import Program
-from planner.spaces import Detected, processor
-from planner.traced import Kind, Rank, Traced
+from planner.spaces import Detected
+from planner.traced import Kind, Rank, Traced, endings
 from planner.why import why
 
 GIB = 2**30
@@ -57,7 +57,14 @@ class Known:
     def traced(self, model, processor, *, mlx_lm):
         assert "0.32.2" == mlx_lm
         self.asked.add(processor)
-        return self.models[model.slug]
+        return only(self.models[model.slug], processor)
+
+
+def only(traced, processor):
+    """With the prompts' evaluations that a trace for ``processor`` has, and no others."""
+    others = {" kernels", " fused"} - {*endings(processor, traced.dtype, traced.head_dims)}
+    programs = {k: it for k, it in traced.programs.items() if not k.endswith(tuple(others))}
+    return replace(traced, programs=programs)
 
 
 def model(name, **more):
@@ -247,22 +254,65 @@ def test_a_model_is_planned_from_the_trace_for_what_its_host_has(processor, decl
     assert {processor} == known.asked
 
 
-def test_a_span_is_planned_from_the_trace_for_its_oldest_card():
-    """Though no host before it has one."""
+A100 = Gpu(name="NVIDIA A100-PCIE-40GB", memory_bytes=40 * GIB, compute_capability="8.0")
+LARGE_OLD = Gpu(name="a large old card", memory_bytes=48 * GIB, compute_capability="7.5")
+WIDE = {"hosts_spanned": 2}
+PINNED = {**WIDE, "gpus": (0,), "ranks": 2}
 
-    class Older(Known):
-        def traced(self, model, processor, *, mlx_lm):
-            made = super().traced(model, processor, mlx_lm=mlx_lm)
-            return made if processor == "older gpu" else "this is for a newer one"
 
-    wide = model("m", hosts_spanned=2, gpus=(0,), ranks=2)
-    hosts = [
-        Host(name=f"h{at}", gpus=(card,), fabric=f"10.0.0.{at}", flavour="cuda13", models=(wide,))
-        for at, card in enumerate((CARD, OLD), 1)
+def cards(*own, models):
+    """Hosts with these cards each, which serve ``models`` together."""
+    return [
+        Host(name=f"h{at}", gpus=gpus, fabric=f"10.0.0.{at}", flavour="cuda13", models=serving)
+        for at, (gpus, serving) in enumerate(zip(own, models, strict=True), 1)
     ]
 
-    assert place(hosts, Older(m=traced(4 * GIB)), mlx_lm="0.32.2").fits
-    assert ["gpu", "older gpu"] == [*map(processor, hosts)]
+
+@pytest.mark.parametrize("gpus", [((CARD,), (OLD,)), ((OLD,), (CARD,))])
+@pytest.mark.parametrize("weights", [4, 60])
+def test_a_span_is_planned_from_the_trace_for_its_oldest_card(gpus, weights):
+    """Whichever of its hosts has it, placed or refused, and where every rule is told."""
+    hosts = cards(*gpus, models=[(model("m", **PINNED),)] * 2)
+    known = Known(m=in_steps(weights * GIB))
+
+    plan = place(hosts, known, mlx_lm="0.32.2")
+
+    assert {"older gpu"} == known.asked
+    assert 2 == len(plan.refusals)
+    assert why("m", hosts, known, plan, mlx_lm="0.32.2")
+
+
+def test_what_would_make_a_span_fit_is_tried_with_the_same_trace():
+    """Other cards of its hosts are older than the first one's."""
+    hosts = cards((A100,), (A100, OLD), models=[(model("m", **WIDE),)] * 2)
+
+    plan = place(hosts, Known(m=in_steps(150 * GIB)), mlx_lm="0.32.2")
+
+    assert 2 == len(plan.refusals)
+    assert all(one.ways_out for one in plan.refusals)
+
+
+def test_every_rule_of_a_span_is_told_from_the_same_trace():
+    """It fits each host, and the roomiest card of the second is an older one."""
+    hosts = cards((A100,), (A100, LARGE_OLD), models=[(model("m", **WIDE),)] * 2)
+    known = Known(m=in_steps(10 * GIB))
+
+    plan = place(hosts, known, mlx_lm="0.32.2")
+
+    assert plan.fits
+    assert "large old card" in why("m", hosts, known, plan, mlx_lm="0.32.2")
+
+
+def test_spans_that_share_a_host_are_planned_from_one_trace():
+    """m on the first two hosts and on the last two, n on the two in the middle."""
+    m, n = model("m", **PINNED), model("n", **PINNED, fabric_port=7800)
+    hosts = cards((A100,), (A100,), (OLD,), (OLD,), models=[(m,), (m, n), (m, n), (m,)])
+    known = Known(m=in_steps(100 * GIB), n=in_steps(2 * GIB))
+
+    plan = place(hosts, known, mlx_lm="0.32.2")
+
+    assert {"older gpu"} == known.asked
+    assert {"h1", "h2", "h3", "h4"} == {one.host for one in plan.refusals if one.model == "m"}
 
 
 def test_nothing_is_said_of_ranks_that_nobody_asked_for():
