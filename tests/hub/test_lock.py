@@ -282,6 +282,8 @@ def test_a_plan_that_is_ended_takes_its_trace_along(how, tmp_path):
         [sys.executable, ROOT / "plan.py", "--model", directory, "--gpu", "H200"],
         env={**os.environ, "TMPDIR": str(place), "XDG_CACHE_HOME": str(tmp_path)},
         stderr=subprocess.PIPE,
+        # A shell starts what it puts in the background with SIGINT ignored; these tests, perhaps.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
     def traces():
