@@ -61,7 +61,10 @@ def spaces_of(host: Host, found: Detected | None, devices: Devices) -> tuple[Spa
 
 
 def found_on(host: Host, detected: Mapping[str, Detected]) -> Detected | None:
-    """What was detected on ``host``: every host of a span plans all of it, and sees no others'."""
+    """What was detected on ``host``; of one of a span nothing counts but what is declared.
+
+    Every host of a span plans all of it, and sees no other's devices.
+    """
     return None if wide(host) else detected.get(host.name)
 
 
