@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
@@ -26,6 +27,7 @@ TIME_LIMIT = 600.0  # seconds; a trace takes a few, one with a part for each tok
 MEMORY_LIMIT = 8 * 2**30  # bytes of address space; a trace touches about 100 MB of it
 PROCESSES = 2  # that share a trace
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+ENDS = (signal.SIGINT, signal.SIGTERM)
 LIBC = ctypes.CDLL(None)
 
 
@@ -48,6 +50,7 @@ def trace(
     A sentence where mlx-lm cannot load or run it. Raises TraceError where the program itself
     failed: that is no verdict on the model.
     """
+    children: list[subprocess.Popen[str]] = []
     with tempfile.TemporaryDirectory(prefix="mlx-hosts-hollow-") as name:
         directory = Path(name)
         for file, content in texts.items():
@@ -56,11 +59,13 @@ def trace(
             write_hollow(directory / file, header)
         deadline = time.monotonic() + seconds
         asked = (str(directory), processor, ",".join(map(str, sizes)))
-        with contextlib.ExitStack() as stack:
-            children = [
-                stack.enter_context(_started(python, directory, asked, seconds, memory_bytes))
-                for _ in range(PROCESSES)
-            ]
+        with contextlib.ExitStack() as started:
+            for _ in range(PROCESSES):
+                with _uninterrupted():
+                    child = _start(python, directory, asked, seconds, memory_bytes)
+                    started.enter_context(child)
+                    started.callback(_kill, child)
+                    children.append(child)
             answers = [_answer(child, deadline, seconds) for child in children]
     # Each takes the next part that no other has begun, in the same order: what the first part that
     # is refused is refused for is always among these.
@@ -72,10 +77,30 @@ def trace(
 
 
 @contextlib.contextmanager
-def _started(
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait: amid a start they leave a child behind, or are lost.
+
+    What they raise in a function that Python runs at a fork (``os.register_at_fork``) is printed
+    and forgotten. Blocking them would not do: another thread takes them, for the first one.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # which they never reach
+        yield
+        return
+    before = {one: signal.signal(one, lambda number, _: came.append(number)) for one in ENDS}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def _start(
     python: str, directory: Path, asked: Sequence[str], seconds: float, memory_bytes: int
-) -> Iterator[subprocess.Popen[str]]:
-    """The tracing program; it is gone afterwards, whatever happened, and with this one."""
+) -> subprocess.Popen[str]:
+    """The tracing program, which ends with this one."""
     parent, most = os.getpid(), math.ceil(seconds)
 
     def limit() -> None:
@@ -95,7 +120,7 @@ def _started(
         "TRANSFORMERS_VERBOSITY": "error",
         "OPENBLAS_NUM_THREADS": "1",  # numpy has little to do, and its threads wait busily
     }
-    with subprocess.Popen(
+    return subprocess.Popen(
         [python, "-P", "-m", "planner.hollow", *asked],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -105,13 +130,13 @@ def _started(
         preexec_fn=limit,  # noqa: PLW1509 -- other threads (the status line) hold nothing that it needs
         start_new_session=True,
         text=True,
-    ) as child:
-        try:
-            yield child
-        finally:
-            if child.returncode is None:  # else its number may be somebody else's by now
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
+    )
+
+
+def _kill(child: subprocess.Popen[str]) -> None:
+    if child.returncode is None:  # else its number may be somebody else's by now
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def _answer(child: subprocess.Popen[str], deadline: float, seconds: float) -> dict[str, Any]:

@@ -276,10 +276,29 @@ def test_the_trace_has_limits_and_leaves_nothing(limits, says, files, tmp_path, 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_a_plan_that_is_ended_takes_its_trace_along(how, tmp_path):
     """Both children; and the directory, where it could still be removed."""
+    _end_amid_a_trace(how, tmp_path, [ROOT / "plan.py"])
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_nor_is_the_end_lost_amid_the_start_of_a_trace(how, tmp_path):
+    """In what Python runs at a fork: an exception there is printed and forgotten."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import os, runpy, sys, time\n"
+        "os.register_at_fork(after_in_parent=lambda: time.sleep(1))\n"
+        "sys.path.insert(0, os.path.dirname(sys.argv[1]))\n"
+        "del sys.argv[0]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+
+    _end_amid_a_trace(how, tmp_path, [slow, ROOT / "plan.py"])
+
+
+def _end_amid_a_trace(how, tmp_path, program):
     directory, place = llama.write(tmp_path / "model", layers=400), tmp_path / "tmp"  # 10 s
     place.mkdir()
     plan = subprocess.Popen(
-        [sys.executable, ROOT / "plan.py", "--model", directory, "--gpu", "H200"],
+        [sys.executable, *program, "--model", directory, "--gpu", "H200"],
         env={**os.environ, "TMPDIR": str(place), "XDG_CACHE_HOME": str(tmp_path)},
         stderr=subprocess.PIPE,
         # A shell starts what it puts in the background with SIGINT ignored; these tests, perhaps.
