@@ -1,12 +1,16 @@
-"""A model with some of its layers, where each takes so long that a device is at few at once."""
+"""Which layers of a model tell of all: those alike, behind others that are, do the same."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import mlx.core as mx
 from mlx.utils import tree_flatten
+from mlx_lm.models import cache as caches
 
 from planner.hollow.model import leaves
 
@@ -15,34 +19,93 @@ from planner.hollow.model import leaves
 TOGETHER = 5
 
 
-@contextlib.contextmanager
-def fewer(model: Any, examples: Sequence[Any]) -> Iterator[list[Any]]:  # noqa: ANN401 -- mlx has no types
-    """Leave the first layers of ``model`` in it for a while; their caches of ``examples``.
+@dataclass(frozen=True, kw_only=True)
+class Alike:
+    """The ``first`` layers have all neighbours that any have, ``TOGETHER`` of them."""
 
-    So many that what can follow each other in it does. All of them where they cannot be told,
-    since they are not in one list, or not with one cache each; or where a device may be at more,
-    since many that have nothing but keys and values follow each other.
+    first: int
+    ending: int  # so many of the first, and more than those, end as all of them end
+    like: tuple[
+        int, ...
+    ]  # of each layer with a cache, the one of these that has the same before it
+    # What each layer adds to, all add so often what so many of the first have come to, over what
+    # ``first`` have: those that follow are periods.
+    sum: Mapping[int, int]
+
+
+def alike(model: Any, examples: Sequence[Any]) -> Alike:  # noqa: ANN401 -- mlx has no types
+    """Of a ``model`` with these caches.
+
+    All of them where they cannot be told, since they are not in one list, or not with one cache
+    each, or where the model does not run without some.
     """
     layers = list(model.layers)
+    if len(_places(model)) != 1 or len(layers) != len(examples):
+        return every(model, examples)
+    numbers: dict[object, int] = {}
+    kinds = [
+        numbers.setdefault(_kind(layer, cache), len(numbers))
+        for layer, cache in zip(layers, examples, strict=True)
+    ]
+    first = _enough(kinds)
+    before = [kinds[max(0, at + 1 - TOGETHER) : at + 1] for at in range(len(kinds))]
+    ending = 1 + before.index(before[-1], min(first, len(kinds) - 1))
+    like = (*(before.index(each) for each in before[:-1]), ending - 1)
+    if not _runs(model, first):
+        return every(model, examples)
+    return Alike(first=first, ending=ending, like=like, sum=_sum(first, kinds))
+
+
+def every(model: Any, examples: Sequence[Any]) -> Alike:  # noqa: ANN401
+    """Each layer is like itself only."""
+    count = max(len(model.layers), len(examples))  # a layer may have none, or two
+    return Alike(first=count, ending=count, like=tuple(range(len(examples))), sum={})
+
+
+def _runs(model: Any, count: int) -> bool:  # noqa: ANN401
+    """Whether the first ``count`` layers run; some models look for each by its number."""
+    made = caches.make_prompt_cache(model)[:count]
+    try:
+        with only(model, count):
+            model(mx.zeros((1, 2), mx.int32), cache=made)
+    except Exception:  # noqa: BLE001 -- whatever it raises
+        return False
+    return True
+
+
+def at_few(examples: Sequence[Any]) -> bool:
+    """Whether a device is at ``TOGETHER`` layers at most, if others than attention take long.
+
+    It may be at more where many that have nothing but keys and values follow each other.
+    """
     quick = [all(hasattr(cache, "keys") for cache in leaves([each])) for each in examples]
     windows = [quick[at : at + TOGETHER] for at in range(max(1, len(quick) - TOGETHER + 1))]
-    places = [
+    return not any(map(all, windows))
+
+
+@contextlib.contextmanager
+def only(model: Any, count: int) -> Iterator[None]:  # noqa: ANN401 -- mlx has no types
+    """Leave the first ``count`` layers of ``model`` in it for a while."""
+    layers = list(model.layers)
+    places = _places(model) if count < len(layers) else []
+    try:
+        for module, name in places:
+            module[name] = layers[:count]
+        yield
+    finally:
+        for module, name in places:
+            module[name] = layers
+
+
+def _places(model: Any) -> list[tuple[Any, str]]:  # noqa: ANN401
+    """The lists of all layers in ``model``."""
+    layers = [*map(id, model.layers)]
+    return [
         (module, name)
         for module in model.modules()
         for name, value in module.items()
-        if isinstance(value, list) and [*map(id, value)] == [*map(id, layers)]
+        if isinstance(value, list) and [*map(id, value)] == layers
     ]
-    if len(places) != 1 or len(layers) != len(examples) or any(map(all, windows)):
-        yield list(examples)
-        return
-    kinds = [_kind(layer, cache) for layer, cache in zip(layers, examples, strict=True)]
-    ((module, name),) = places
-    enough = _enough(kinds)
-    try:
-        module[name] = layers[:enough]
-        yield list(examples[:enough])
-    finally:
-        module[name] = layers
 
 
 def _kind(layer: Any, cache: Any) -> object:  # noqa: ANN401 -- mlx has no types
@@ -51,12 +114,25 @@ def _kind(layer: Any, cache: Any) -> object:  # noqa: ANN401 -- mlx has no types
     return type(layer), parameters, type(cache), getattr(cache, "max_size", None)
 
 
-def _enough(kinds: Sequence[object]) -> int:
+def _enough(kinds: Sequence[int]) -> int:
     """How many of the first have all neighbours among them that any have."""
 
-    def together(count: int) -> set[tuple[object, ...]]:
+    def together(count: int) -> set[tuple[int, ...]]:
         firsts = range(max(1, count - TOGETHER + 1))
         return {tuple(kinds[at : min(at + TOGETHER, count)]) for at in firsts}
 
     every = together(len(kinds))
     return next(count for count in range(1, len(kinds) + 1) if every <= together(count))
+
+
+def _sum(first: int, kinds: Sequence[int]) -> dict[int, int]:
+    """How often what so many layers add up to, to tell what all add to the ``first``."""
+    left = kinds[first:]
+    if not left:
+        return {}
+    period = next(p for p in range(1, len(left) + 1) if left[p:] == left[:-p])
+    times, rest = divmod(len(left), period)
+    made = Counter({first: -1})
+    made[first + rest] += 1 - times
+    made[first + rest + period] += times
+    return {count: often for count, often in made.items() if often}

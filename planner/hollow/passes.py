@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -37,11 +38,19 @@ class Passes:
         self.merged = merged  # as the batch generator has caches, even of one sequence
         self.parameters = list(parameters("p", model))
 
+    @cached_property
+    def alike(self) -> layers.Alike:
+        """Which layers tell of all, as far as a device may be at."""
+        of = layers.alike if layers.at_few(self.caches) else layers.every
+        return of(self.model, self.caches)
+
     @contextlib.contextmanager
-    def fewer(self) -> Iterator[Passes]:
-        """The same of no more layers than a device may be at (``layers.fewer``)."""
-        with layers.fewer(self.model, self.caches) as examples:
-            yield Passes(self.model, examples, merged=self.merged, within=self.within)
+    def fewer(self, count: int | None = None) -> Iterator[Passes]:
+        """The same of ``count`` layers: None, of those that tell of all."""
+        count = self.alike.first if count is None else count
+        with layers.only(self.model, count):
+            some = self.caches[:count]
+            yield Passes(self.model, some, merged=self.merged, within=self.within)
 
     def first(self, made: Caches, tokens: int) -> tuple[graph.Graph, list[str]]:
         """``tokens`` of one prompt into empty caches, and the caches' names of the last results."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from mlx_lm.models import cache as caches
 
-from planner.hollow import graph
+from planner.hollow import graph, layers
 from planner.hollow.model import leaves
 from planner.hollow.order import scheduled
 from planner.hollow.passes import STEP, Passes
@@ -30,6 +30,15 @@ def beyond(model: Any, examples: Sequence[Any]) -> list[dict[str, int]]:  # noqa
 
     And those that it keeps between two steps of generation.
     """
+    alike = layers.alike(model, examples)
+    some = examples[: alike.ending]
+    with layers.only(model, alike.ending):
+        found = iter(_beyond(model, some))
+    of_layers = [[next(found) for _ in leaves([each])] for each in some]
+    return [cache for at in alike.like for cache in of_layers[at]]
+
+
+def _beyond(model: Any, examples: Sequence[Any]) -> list[dict[str, int]]:  # noqa: ANN401 -- mlx has no types
     passes = Passes(model, examples, merged=False)
     even = _growth(passes, uneven=False)
     arrays = [isinstance(cache, caches.ArraysCache) for cache in passes.examples]
@@ -103,7 +112,7 @@ def _growth(passes: Passes, *, uneven: bool) -> list[int]:
 
 def _extra(passes: Passes, tokens: int, *, uneven: bool) -> list[int]:
     """Bytes that each cache keeps alive over what it holds, after ``tokens`` of one prompt."""
-    made: list[Any] = caches.make_prompt_cache(passes.model)
+    made: list[Any] = caches.make_prompt_cache(passes.model)[: len(passes.caches)]
     for cache in leaves(made):
         if hasattr(cache, "step"):
             cache.step = tokens  # filled to the brim

@@ -80,15 +80,15 @@ class Ways:
         return one, more
 
     def left(self, server: Passes, name: str) -> int:
-        """Of a part for each token: bytes of each that all layers leave to the end of a pass.
+        """Of a part for each token: bytes of each that layers leave to the end of a pass.
 
-        And some of them do not.
+        Those that ``server.fewer`` is without.
         """
-        over: list[int] = []
-        for point in self._short:
-            whole = work.alone(getattr(server, name)(point))
-            with server.fewer() as fewer:
-                over.append(whole - work.alone(getattr(fewer, name)(point)))
+        over = [0, 0]
+        for count, often in server.alike.sum.items():
+            with server.fewer(count) as some:
+                for at, point in enumerate(self._short):
+                    over[at] += often * work.alone(getattr(some, name)(point))
         one, more = over
         return -(-max(0, more - one) // self._short[0].batch)
 

@@ -12,11 +12,11 @@ import pytest
 from benchmarks import planner_models
 from hub import tracing
 from planner.demand import CPU, CUDA, PREFILL_STEPS, Device, ladder
-from planner.hollow import layers, model, program, recording, work
+from planner.hollow import layers, model, program, recording, views, work
 from planner.hollow.graph import Graph, Made
 from planner.hollow.model import Refused
 from planner.hollow.passes import Passes
-from planner.hollow.ways import BY_TOKEN, RESTS, Ways
+from planner.hollow.ways import BY_TOKEN, FEW, RESTS, Ways
 from planner.program import Point, Program
 from planner.traced import PROCESSORS, Processor, Traced, joined
 
@@ -242,9 +242,83 @@ def test_as_many_layers_stay_as_can_follow_each_other(server: Passes) -> None:
 
 def test_layers_that_are_not_in_one_list_all_stay(server: Passes) -> None:
     """Or whose caches are not one for each."""
-    with layers.fewer(server.model, server.caches[:-1]) as examples:
-        assert len(examples) == DEEP - 1
-        assert len(server.model.layers) == DEEP
+    assert layers.alike(server.model, server.caches[:-1]).first == DEEP
     server.model["twice"] = list(server.model.layers)
-    with layers.fewer(server.model, server.caches) as examples:
-        assert len(examples) == len(server.model.layers) == DEEP
+    assert layers.alike(server.model, server.caches).first == DEEP
+
+
+@pytest.mark.parametrize("name", ["iquestloopcoder", "nemotron_h"])
+def test_layers_that_have_two_caches_or_none_all_stay(tmp_path: Path, name: str) -> None:
+    """Each of the caches is told of."""
+    with served(tmp_path, planner_models.config(name)) as server:
+        assert len(server.model.layers) != len(server.caches)
+        assert layers.alike(server.model, server.caches).first >= len(server.model.layers)
+        assert len(views.beyond(server.model, server.caches)) == len(server.caches)
+
+
+def test_layers_that_a_model_looks_for_by_number_all_stay(
+    server: Passes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not run without them."""
+
+    def by_number(self: Any, inputs: Any, cache: Any) -> Any:
+        return self.layers[DEEP - 1](self.embed_tokens(inputs), cache=cache[0])
+
+    monkeypatch.setattr(type(server.model.model), "__call__", by_number)
+    assert layers.alike(server.model, server.caches).first == DEEP
+
+
+@pytest.mark.parametrize(
+    ("kinds", "first", "ending", "told"),
+    [
+        ([FULL] * 9, 5, 6, {5: -4, 6: 4}),
+        ([LINEAR, FULL] * 8, 6, 8, {6: -5, 8: 5}),
+        ([LINEAR, LINEAR, FULL] * 6, 7, 9, {7: -1, 9: -2, 12: 3}),
+        ([*[LINEAR] * 8, FULL], 9, 9, {}),
+    ],
+)
+def test_layers_are_told_by_those_before_them(
+    tmp_path: Path, kinds: list[str], first: int, ending: int, told: dict[int, int]
+) -> None:
+    """As many as have all neighbours, and the last by one that is the last."""
+    config = {**HYBRID, "num_hidden_layers": len(kinds), "layer_types": kinds}
+    with served(tmp_path, config) as server:
+        alike = layers.alike(server.model, server.caches)
+    assert (alike.first, alike.ending, alike.sum) == (first, ending, told)
+    before = [kinds[max(0, at + 1 - layers.TOGETHER) : at + 1] for at in range(len(kinds))]
+    assert [before[like] for like in alike.like] == before
+    assert alike.like[-1] == ending - 1 > max(alike.like[:-1])
+    # Whatever the layers of a kind add up to.
+    adds = {LINEAR: 3, FULL: 10}
+    summed = sum(often * sum(adds[it] for it in kinds[:count]) for count, often in told.items())
+    assert summed == sum(adds[it] for it in kinds[first:])
+
+
+@pytest.mark.parametrize("count", [13, 14])
+def test_some_layers_tell_what_all_of_them_leave(tmp_path: Path, count: int) -> None:
+    """To the end of a pass, for each token."""
+    with served(tmp_path, {**CONFIG, "num_hidden_layers": count}) as server:
+        peaks = []
+        for tokens in (FEW, FEW + 1):
+            with server.fewer() as some:
+                few = work.alone(some.uneven(Point(2, tokens, tokens)))
+            peaks.append(work.alone(server.uneven(Point(2, tokens, tokens))) - few)
+        assert max(server.alike.sum) < count
+        assert 0 < ways().left(server, "uneven") == (peaks[1] - peaks[0]) / 2
+
+
+@pytest.mark.parametrize("count", [13, 14])
+@pytest.mark.parametrize("name", ["qwen3_next", "kimi_linear"])
+def test_some_layers_tell_what_all_caches_keep_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, count: int
+) -> None:
+    """Whether the last layer is one with a state or not."""
+    config = {**planner_models.config(name), "num_hidden_layers": count}
+    if name == "kimi_linear":
+        kinds = {"kda_layers": [*range(1, count + 1, 2)], "full_attn_layers": [*range(2, count, 2)]}
+        config["linear_attn_config"] |= kinds
+    with served(tmp_path, config) as server:
+        assert layers.alike(server.model, server.caches).ending < count
+        found = views.beyond(server.model, server.caches)
+        monkeypatch.setattr(layers, "alike", layers.every)
+        assert found == views.beyond(server.model, server.caches)
