@@ -361,6 +361,8 @@ class Probe:
         answer = {
             "name": expected["name"],
             "inputs": inputs.strip(),
+            "gpus": state.get("gpu_uuids"),
+            "planned_bytes": state.get("planned_bytes"),
             "state": state["state"],
             "deleted": any(self.runs_deleted(pid) for pid in processes if pid),
         }

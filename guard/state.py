@@ -13,6 +13,9 @@ from guard.config import Config
 from guard.metrics import Metrics
 from guard.notify import Notifier
 
+# Of its configuration: what a deploy compares what runs with.
+MADE_OF = {"inputs", "gpu_uuids", "planned_bytes"}
+
 
 class State:
     """starting, loading, warming, ready, draining or failed, and why."""
@@ -72,7 +75,7 @@ class State:
 
     def _write(self) -> None:
         processes = {"pid": os.getpid(), "engine_pid": self.engine_pid}
-        state = self.report() | processes | {"inputs": self._config.inputs}
+        state = self.report() | processes | self._config.model_dump(include=MADE_OF, mode="json")
         _replace(self._run_dir / "state.json", json.dumps(state))
 
     def _read_history(self) -> dict[str, Any]:

@@ -39,6 +39,8 @@ WATCHED: Final[tuple[Resource, ...]] = (Reboot(pending=False),)
 
 _OUT_OF_DATE = frozenset({
     ("instance", "inputs"),
+    ("instance", "gpus"),
+    ("instance", "planned_bytes"),
     ("instance", "deleted"),
     ("unit", "stale"),
     ("driver", "module"),

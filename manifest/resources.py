@@ -175,6 +175,8 @@ class Instance(Resource):
     key: ClassVar[str] = "name"
     name: str  # SLUG.REPLICA, of a rank above 0 SLUG.REPLICA.RANK
     inputs: str | None = None  # digest of all that it is made of
+    gpus: tuple[str, ...] | None = None  # their UUIDs
+    planned_bytes: int | None = None  # of each of them
     state: str | None = "ready"
     deleted: bool | None = False  # runs files that are no longer there
     answers: bool | None = None  # says a word when asked, which only drift does, and on request

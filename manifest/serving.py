@@ -121,7 +121,12 @@ class _Instance:
         for name, drop_in in drop_ins.items():
             part += file(f"{folder}/{name}", drop_in)
         paths = [f"{folder}/{name}" for name in sorted(drop_ins)]
-        instance = Instance(name=self.served.instance, inputs=inputs)
+        instance = Instance(
+            name=self.served.instance,
+            inputs=inputs,
+            gpus=tuple(settings.get("gpu_uuids", ())),
+            planned_bytes=settings.get("planned_bytes"),
+        )
         template = TEMPLATE if instance.name == instance.leader else RANK_TEMPLATE
         # One that died and came back serves again, but somebody should know; of a group over hosts
         # each is restarted with any other, and another host may well be rebooted.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from pyinfra import host, state
-from pyinfra.api import FunctionCommand, operation
+from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 
 from manifest.resources import Instance, Unit
 from operations.convergence import Command, Commands, Comparison, converge, refuse
@@ -25,6 +25,19 @@ def ready(ranks: Sequence[Unit | Instance]) -> Commands:
     that, and for no other reason. Ranks come up together or not at all.
     """
     yield from converge("instance", ranks, _start)
+
+
+@operation()
+def parted(ranks: Sequence[Unit | Instance]) -> Commands:
+    """
+    Ensure that no instance holds memory of a GPU that is planned for another.
+
+    + ranks: as of `ready`, of all instances
+
+    Each that comes up waits until what is planned for it is free: of two that trade places, one
+    that is restarted first would wait for the other in vain.
+    """
+    yield from converge("instances", ranks, _part)
 
 
 @operation()
@@ -64,6 +77,17 @@ def met(ranks: Sequence[Unit | Instance]) -> Commands:
     + ranks: as of `ready`
     """
     yield from converge("instance", ranks, _wait)
+
+
+def _part(compared: Comparison) -> Iterator[Command]:
+    """Stop what runs from another plan, all at once: others go on until it is their turn."""
+    moved = [
+        QuoteString(one.unit)
+        for one in compared.differing(Instance)
+        if {"gpus", "planned_bytes"} & compared.of(one).keys()
+    ]
+    if moved:
+        yield StringCommand("systemctl stop", *moved)
 
 
 def _wait(compared: Comparison) -> Iterator[Command]:

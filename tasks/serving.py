@@ -25,6 +25,10 @@ def serving(declaration: Declaration) -> None:
     files.converged(
         name="Write units and settings", resources=part.of(Entry), contents=part.contents
     )
+    instances.parted(
+        name="Stop what is in another's place",
+        ranks=[one for ranks in served.values() for one in ranks if isinstance(one, Instance)],
+    )
     if by_name:
         units.running(name="Wait for the GPUs", units=tuple(by_name.values()))
     over_hosts = {name: served.pop(name) for name in declaration.spanning}

@@ -273,6 +273,26 @@ CASES: dict[str, tuple[Change, list[Resource], list[Resource], list[str]]] = {
             "<start> restart m@a.0.service",
         ],
     ),
+    "instances that trade their GPUs, beside one that does not": (
+        instances._part,  # noqa: SLF001
+        [
+            replace(INSTANCE, gpus=("GPU-1",)),
+            replace(INSTANCE, name="b.0", gpus=("GPU-0",)),
+            replace(INSTANCE, name="c.0", gpus=("GPU-2",)),
+        ],
+        [
+            replace(INSTANCE, gpus=("GPU-0",), inputs="2" * 64),
+            replace(INSTANCE, name="b.0", gpus=("GPU-1",), inputs="2" * 64),
+            replace(INSTANCE, name="c.0", gpus=("GPU-2",), inputs="2" * 64),
+        ],
+        ["systemctl stop mlx-model@a.0.service mlx-model@b.0.service"],
+    ),
+    "an instance that gets more of its GPU, beside one that is not there": (
+        instances._part,  # noqa: SLF001
+        [replace(INSTANCE, planned_bytes=2), replace(INSTANCE, name="b.0", planned_bytes=2)],
+        [replace(INSTANCE, planned_bytes=1)],
+        ["systemctl stop mlx-model@a.0.service"],
+    ),
     "one rank of two, of other inputs": (
         instances._start,  # noqa: SLF001
         [UNIT, INSTANCE, UNIT_1, RANK_1],
