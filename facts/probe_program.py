@@ -44,7 +44,8 @@ KEYS = {
 }
 
 
-def run(*command, timeout=20):
+def run(*command, timeout=20, fails=False):
+    """Give what a command says; raises OSError where it fails, unless that is an answer, too."""
     environment = {**os.environ, "LC_ALL": "C"}
     done = subprocess.run(
         command,
@@ -57,6 +58,9 @@ def run(*command, timeout=20):
     )
     if done.returncode in (124, 137):  # of timeout(1): an answer cut short is none
         raise TimeoutError(f"{' '.join(command)}: no answer")
+    if done.returncode and not fails:
+        words = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise OSError(f"{command[0]}: exit status {done.returncode}: {words}")
     return done.stdout.decode("utf-8", "replace")
 
 
@@ -115,13 +119,14 @@ class Probe:
         self.texts = {}
         self.problems = []
         self.cache = {}
+        self.stamp = self.read_text(STAMP)
         if question.get("stamp"):
             self.expected = [*self.stamped(), *self.expected]
 
     def stamped(self):
         """List what the stamp says was put here: applied, or intended by a run that died."""
         try:
-            stamp = json.loads(self.read_text(STAMP) or "{}")
+            stamp = json.loads(self.stamp or "{}")
             named = [*(stamp.get("applied") or []), *(stamp.get("intended") or [])]
             # The later of two with one address says where its record is.
             return list({(one["kind"], one[KEYS[one["kind"]]]): one for one in named}.values())
@@ -152,7 +157,7 @@ class Probe:
         return {
             "version": VERSION,
             "resources": found,
-            "stamp": self.read_text(STAMP),
+            "stamp": self.stamp,
             "boot": self.read_text("/proc/sys/kernel/random/boot_id"),
             "deploying": self.deploying(),
             "texts": self.texts,
@@ -167,9 +172,10 @@ class Probe:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
-    @staticmethod
-    def deploying():
-        """Give the holder of the deploy lock; None where no deploy is under way."""
+    def deploying(self):
+        """Give the holder of the deploy lock; None where none is under way, or was meanwhile."""
+        if self.read_text(STAMP) != self.stamp:
+            return self.read_text(LOCK) or "somebody"
         try:
             with open(LOCK, encoding="utf-8", errors="replace") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -434,7 +440,8 @@ class Probe:
         query = ["nvidia-smi", f"--query-gpu={keys}", "--format=csv,noheader,nounits"]
         # nvidia-smi can hang in the kernel: killed by a process that is not waiting for its pipe.
         # With eight cards and no persistence daemon it takes seconds; preflight waits as long.
-        rows = run("timeout", "-k", "1", "20", *query, timeout=25).splitlines()
+        # It fails where there is no card, or no driver that answers.
+        rows = run("timeout", "-k", "1", "20", *query, timeout=25, fails=True).splitlines()
         return [
             dict(zip(keys.split(","), row.split(", ")))
             for row in rows

@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from pyinfra.api import QuoteString, StringCommand, operation
+from pyinfra.api import StringCommand, operation
 
 from facts.probe import TREE
 from manifest import layout
@@ -21,8 +21,10 @@ from operations.records import SEAL, converge_tree
 
 # What a site needs for downloads comes on standard input: a proxy's password is nobody's to read in
 # a list of processes. `eval`, since /dev/stdin cannot be opened where it is a socket.
-WITH_ENVIRONMENT = 'set -eu; set -a; eval "$(cat)"; set +a; exec "$@" </dev/null'
-COMPILE = "-I -m compileall -q -j 2 --invalidation-mode checked-hash"
+WITH_ENVIRONMENT = 'set -eu; umask 022; set -a; eval "$(cat)"; set +a; exec "$@" </dev/null'
+# Whatever root's own umask is, other users run what is built.
+OPEN = 'umask 022; exec "$@"'
+COMPILE = ("-I", "-m", "compileall", "-q", "-j", "2", "--invalidation-mode", "checked-hash")
 
 
 @operation()
@@ -71,27 +73,23 @@ def changes(
     yield script(aside, environment.record, path, f"{path}.replaced")
     if uv is None:
         # pip from a second environment, so that nothing is in the first but what the lock says.
-        yield StringCommand(QuoteString(python), "-I -m venv --without-pip", QuoteString(path))
-        yield StringCommand(QuoteString(python), "-I -m venv", QuoteString(f"{path}.cache"))
+        yield script(OPEN, python, "-I", "-m", "venv", "--without-pip", path)
+        yield script(OPEN, python, "-I", "-m", "venv", f"{path}.cache")
         yield from _put(environment.lock, requirements)
         pip = [f"{path}.cache/bin/python", "-I", "-m", "pip", "--python", f"{path}/bin/python"]
         options = ["install", "--quiet", "--no-compile", "--no-cache-dir", "--require-hashes"]
         yield _download(site, *pip, *options, "-r", requirements)
     else:
         build = {"UV_CACHE_DIR": f"{path}.cache", "UV_PYTHON_DOWNLOADS": "never", **site}
-        yield StringCommand(
-            QuoteString(f"{uv}/bin/uv"),
-            "venv -q --no-project --python",
-            QuoteString(python),
-            QuoteString(path),
-        )
+        options = ["venv", "-q", "--no-project", "--python"]
+        yield script(OPEN, f"{uv}/bin/uv", *options, python, path)
         yield from _put(environment.lock, requirements)
         sync = [f"{uv}/bin/uv", "pip", "sync", "--no-progress", "--require-hashes"]
         yield _download(build, *sync, "--python", f"{path}/bin/python", requirements)
     if environment.source:
         yield _unpack(environment)
     # Hash-checked bytecode: with times inside, two hosts built alike would differ.
-    yield StringCommand(QuoteString(f"{path}/bin/python"), COMPILE, QuoteString(f"{path}/lib"))
+    yield script(OPEN, f"{path}/bin/python", *COMPILE, f"{path}/lib")
     # The cache goes before the record: its links to the same files are part of what it records.
     # uv's lock goes too: whatever the umask, uv leaves it for everybody to write.
     yield script('rm -rf -- "$1.cache" "$1.replaced" "$1/.lock"', path)

@@ -89,9 +89,19 @@ def renew(path, record, follow):
         write_record(record, {**known, "tree": tree})
 
 
+def closed(path):
+    """List the directories that other users cannot enter."""
+    return [
+        os.path.relpath(folder, path)
+        for folder, _, _ in os.walk(path)
+        if os.stat(folder).st_mode & 0o055 != 0o055
+    ]
+
+
 def seal_runtime(path, record, expected, own):
     """Write the record of an environment, or exit 1 and say what is not as its lock says."""
     packages, wrong = inspect(site_packages(path), own)
+    wrong += [f"closed to other users: {folder}" for folder in closed(path)]
     text = json.dumps(packages, separators=(",", ":"), ensure_ascii=False)
     contents = hashlib.sha256(text.encode()).hexdigest()
     if contents != expected:

@@ -359,6 +359,14 @@ def test_a_build_ends_with_its_record(uv: str | None) -> None:
     assert sum("--require-hashes" in text for text in texts) == 1
 
 
+@pytest.mark.parametrize("uv", [None, "/opt/x/tools/uv"])
+def test_whatever_is_built_is_open_to_its_users(uv: str | None) -> None:
+    """Whatever root's umask is; what only removes, or seals, has no use for one."""
+    for command in build(uv, **{"guard/app.py": "x = 1\n"}):
+        text = command.get_raw_value()
+        assert "umask 022" in text or "rm -rf" in text or text == "python3 -I -"
+
+
 def test_a_proxys_password_is_in_no_process_list() -> None:
     """What a site's downloads need goes by standard input."""
     for command in (*build(None), *build("/opt/x/tools/uv")):

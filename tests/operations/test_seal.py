@@ -111,6 +111,10 @@ def test_an_environment_as_locked_is_sealed(environment: Path) -> None:
         (lambda site: (site / "stray.py").write_text(""), "of no package: stray.py"),
         (lambda site: (site / "demo/stray.so").write_text(""), "of no package: demo/stray.so"),
         (lambda site: (site / "stray.pth").write_text("import os\n"), "of no package: stray.pth"),
+        (
+            lambda site: (site / "demo").chmod(0o750),
+            "closed to other users: lib/python3.11/site-packages/demo",
+        ),
     ],
 )
 def test_what_is_not_as_its_package_made_it_is_not_sealed(
