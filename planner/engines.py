@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from planner.record import Record
 
+TENSOR_PARALLEL = "tensor parallel"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format(Record):
@@ -103,7 +105,7 @@ ENGINES = (
         seen="release 0.33.0",
         # Under 8.9 FP8, and under 10.0 NVFP4, are weights only (Marlin).
         formats=(_bf16(), _fp8(7.5), _nvfp4(7.5), _awq(7.5)),
-        splits="tensor parallel",
+        splits=TENSOR_PARALLEL,
         supports=_listed("vLLM"),
     ),
     Engine(
@@ -111,7 +113,7 @@ ENGINES = (
         seen="release 0.5.23",
         # The same; from ModelOpt, FP8 needs 8.9.
         formats=(_bf16(), _fp8(8.0), _nvfp4(8.0), _awq(7.5)),
-        splits="tensor parallel",
+        splits=TENSOR_PARALLEL,
         supports=_listed("SGLang"),
     ),
     Engine(
@@ -131,7 +133,7 @@ ENGINES = (
         seen="commits 00b6d5a and 065ff9e",
         # No FP4 before Blackwell, no AWQ on it.
         formats=(_bf16(), _fp8(8.9), _nvfp4(10.0), _awq(8.0, 9.0)),
-        splits="tensor parallel",
+        splits=TENSOR_PARALLEL,
         supports=_listed("TensorRT-LLM"),
     ),
 )

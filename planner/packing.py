@@ -121,8 +121,9 @@ class Packing:
     def _attempts(self, model: Model, traced: Traced, free: Sequence[int]) -> Iterator[Attempt]:
         """What can be tried for a model, over the fewest devices first."""
         for size in self._sizes(model):
-            able, chosen = candidate(model, traced, size), self._chosen(model, size, free)
-            if able is not None and chosen is not None:
+            if (able := candidate(model, traced, size)) is None:
+                continue
+            for chosen in self._choices(model, size, free):
                 spaces = tuple(self.spaces[index] for index in chosen)
                 yield Attempt(able=able, spaces=spaces, room=each(free, chosen))
 
@@ -134,18 +135,18 @@ class Packing:
             return (model.ranks,)
         return tuple(size for size in SIZES if size <= on_each_host(self.spaces)[0])
 
-    def _chosen(self, model: Model, size: int, free: Sequence[int]) -> tuple[int, ...] | None:
-        """The devices with most room; those of one kind where there are several ranks."""
+    def _choices(self, model: Model, size: int, free: Sequence[int]) -> Sequence[tuple[int, ...]]:
+        """The devices of each kind with most room; the kind first of which a rank has most."""
         if model.gpus is not None:
-            return model.gpus if max(model.gpus, default=0) < len(free) else None
+            return [model.gpus] if max(model.gpus, default=0) < len(free) else []
         if self.spaces[0].gpu is None:
-            return (0,) * size  # a CPU host's ranks are processes beside each other
+            return [(0,) * size]  # a CPU host's ranks are processes beside each other
         by_room = sorted(range(len(free)), key=lambda index: (-free[index], index))
-        for first in by_room:
-            alike = [i for i in by_room if self.spaces[i].name == self.spaces[first].name]
-            if len(alike) >= size:
-                return tuple(sorted(alike[:size]))
-        return None
+        kinds: dict[str, list[int]] = {}
+        for index in by_room:
+            kinds.setdefault(self.spaces[index].name, []).append(index)
+        enough = [alike[:size] for alike in kinds.values() if len(alike) >= size]
+        return [tuple(sorted(it)) for it in sorted(enough, key=lambda it: -each(free, it))]
 
     def _raised(self, placed: Sequence[Placement]) -> list[Placement]:
         """The same placements, with more generous settings as far as there is room."""

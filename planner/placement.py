@@ -54,18 +54,37 @@ class _Planning:
     detected: Mapping[str, Detected]
     on: Mapping[str, Processor]  # what each host's models are traced for
     devices: Devices
+    more: Mapping[str, tuple[Space, ...]] = field(
+        default_factory=dict
+    )  # devices of a host's, to try
     _told: dict[object, tuple[str, ...]] = field(default_factory=dict, init=False)
 
     def plan(self, hosts: Sequence[Host]) -> Plan:
         """Place or refuse every model, without a word on what else would fit."""
+        together: frozenset[tuple[str, str]] = frozenset()
+        best: Plan | None = None
+        while True:
+            plan, own = self._plan(hosts, together)
+            if best is None or len(plan.refusals) < len(best.refusals):
+                best = plan
+            # What a host could serve alone, and has no room for beside others, may go over several.
+            alone = {(it.host, it.model) for it in plan.refusals} & own
+            if not alone:
+                return best
+            together |= alone
+
+    def _plan(
+        self, hosts: Sequence[Host], together: frozenset[tuple[str, str]]
+    ) -> tuple[Plan, set[tuple[str, str]]]:
+        """A plan, and which models over hosts are left to a host; those ``together`` are not."""
         spaces: dict[str, tuple[Space, ...]] = {}
         undecided: dict[str, str] = {}
         for host in hosts:
-            own = spaces_of(host, found_on(host, self.detected), self.devices.on(host))
-            if isinstance(own, str):
-                undecided[host.name] = own
+            its = spaces_of(host, found_on(host, self.detected), self.devices.on(host))
+            if isinstance(its, str):
+                undecided[host.name] = its
             else:
-                spaces[host.name] = own
+                spaces[host.name] = (*its, *self.more.get(host.name, ()))
         reasons = {host.name: without_kernels(host, spaces.get(host.name, ())) for host in hosts}
         spans = Spans(
             hosts=hosts,
@@ -75,13 +94,15 @@ class _Planning:
             devices=self.devices,
             on=self.on,
             mlx_lm=self.mlx_lm,
+            together=together,
             fits_alone=lambda host, model, free: (
                 not self._packed(
                     host.model_copy(update={"models": (model,)}), spaces[host.name], free
                 )[1]
             ),
         )
-        placements, refusals = [*spans.placements], [*spans.refusals]
+        placements: list[Placement] = []
+        refusals = [*spans.refusals]
         for host in hosts:
             if host.name not in spaces:
                 continue
@@ -92,12 +113,13 @@ class _Planning:
             placed, refused = self._packed(rest, spaces[host.name], free)
             placements += placed
             refusals += refused
-        return Plan(
-            spaces=tuple(space for own in spaces.values() for space in own),
-            placements=tuple(placements),
+        plan = Plan(
+            spaces=tuple(space for its in spaces.values() for space in its),
+            placements=(*spans.raised(placements), *placements),
             refusals=tuple(refusals),
             undecided=undecided,
         )
+        return plan, spans.own
 
     def _packed(
         self, host: Host, spaces: tuple[Space, ...], free: Sequence[int]
@@ -165,7 +187,12 @@ class _Trial:
     before: frozenset[_Process]
 
     def __call__(
-        self, model: Model, traced: Traced | None = None, *, alone: bool = False
+        self,
+        model: Model,
+        traced: Traced | None = None,
+        *,
+        alone: bool = False,
+        more: Sequence[Space] = (),
     ) -> Plan | None:
         lock = self.planning.lock
         if traced is not None:
@@ -182,7 +209,8 @@ class _Trial:
             )
             for host in self.hosts
         ]
-        plan = replace(self.planning, lock=lock).plan(hosts)
+        added = {name: tuple(replace(space, host=name) for space in more) for name in self.names}
+        plan = replace(self.planning, lock=lock, more=added).plan(hosts)
         refused = any(one.model == model.slug and one.host in self.names for one in plan.refusals)
         others = {one for one in self.before if one[0] not in self.names or one[1] != model.slug}
         lost = not alone and others - _placed(plan, hosts)

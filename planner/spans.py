@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from planner.declared import Host, Model
 from planner.fitting import COMFORTABLE, Attempt, Devices, Lock, candidate, each
@@ -18,7 +18,8 @@ class Spans:
     """The part of a plan that no host can make alone; made before each host's own.
 
     ``spaces`` are those of each host that is decided. ``fits_alone`` tells whether a host could
-    serve a model in what it is given: where each host of a span can, each does.
+    serve a model in what it is given: where each host of a span can, each does, but of what is
+    ``together``, since a host's own plan had no place for it.
     """
 
     hosts: Sequence[Host]
@@ -29,10 +30,12 @@ class Spans:
     on: Mapping[str, Processor]  # what each host's models are traced for
     mlx_lm: str | None
     fits_alone: Callable[[Host, Model, Sequence[int]], bool]
+    together: frozenset[tuple[str, str]] = frozenset()  # host, slug
     placements: list[Placement] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     own: set[tuple[str, str]] = field(default_factory=set)  # host, slug: left to the host's plan
     _free: dict[str, list[int]] = field(default_factory=dict)  # of each host's devices
+    _made: dict[tuple[str, str], tuple[Attempt, Devices]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make it."""
@@ -50,6 +53,22 @@ class Spans:
         )
         return host.model_copy(update={"models": models}), self._free[host.name]
 
+    def raised(self, others: Iterable[Placement]) -> Iterator[Placement]:
+        """The placements, with more generous settings as far as ``others`` leave room."""
+        free = {name: [*room] for name, room in self._free.items()}
+        for one in others:
+            for member in one.members:
+                free[member.host][member.gpu or 0] -= one.need.total
+        for one in self.placements:
+            attempt, devices = self._made[one.host, one.model]
+            on = [(space.host, space.gpu or 0) for space in attempt.spaces]
+            room = one.need.total + min(free[host][at] // on.count((host, at)) for host, at in on)
+            fit = replace(attempt, room=room).fit(attempt.able.rungs(), devices)
+            assert fit is not None, "it was placed"  # noqa: S101
+            for host, at in on:
+                free[host][at] -= fit.need.total - one.need.total
+            yield replace(one, settings=fit.settings, need=fit.need)
+
     def _serve(self, model: Model, span: Sequence[Host]) -> None:
         """Place ``model`` over as few hosts of its span as it fits, or refuse it on all."""
         names = tuple(host.name for host in span)
@@ -62,7 +81,11 @@ class Spans:
                 room = max(self._free[host.name])
                 self.refusals.append(untraced(host.name, model, traced, room))
             return
-        alone = (self.fits_alone(host, model, self._free[host.name]) for host in span)
+        alone = (
+            (host.name, model.slug) not in self.together
+            and self.fits_alone(host, model, self._free[host.name])
+            for host in span
+        )
         if model.ranks is None and all(alone):
             self.own |= {(host.name, model.slug) for host in span}
             return
@@ -82,9 +105,11 @@ class Spans:
     ) -> Placement | None:
         """Place one instance on all hosts of ``span`` and take its bytes from ``free``."""
         for attempt in self._attempts(span, model, traced, free):
-            fit = attempt.fit(attempt.able.rungs()[COMFORTABLE:], self.devices.on(span[0]))
+            devices = self.devices.on(span[0])
+            fit = attempt.fit(attempt.able.rungs()[COMFORTABLE:], devices)
             if fit is None:
                 continue
+            self._made[span[0].name, model.slug] = attempt, devices
             for space in attempt.spaces:
                 free[space.host][space.gpu or 0] -= fit.need.total
             return Placement(
@@ -107,15 +132,14 @@ class Spans:
     ) -> Iterator[Attempt]:
         """What can be tried on all hosts of ``span``, over the fewest ranks first."""
         for ranks in self._ranks(model, span):
-            able = candidate(model, traced, ranks)
-            chosen = self._chosen(model, span, ranks // len(span), free)
-            if able is None or chosen is None:
+            if (able := candidate(model, traced, ranks)) is None:
                 continue
-            on_each = zip(span, chosen, strict=True)
-            spaces = tuple(
-                self.spaces[host.name][at] for host, indices in on_each for at in indices
-            )
-            yield Attempt(able=able, spaces=spaces, room=self._room(span, chosen, free))
+            for chosen in self._choices(model, span, ranks // len(span), free):
+                on_each = zip(span, chosen, strict=True)
+                spaces = tuple(
+                    self.spaces[host.name][at] for host, indices in on_each for at in indices
+                )
+                yield Attempt(able=able, spaces=spaces, room=self._room(span, chosen, free))
 
     def _ranks(self, model: Model, span: Sequence[Host]) -> tuple[int, ...]:
         """Into how many ranks it may be split over ``span``, fewest first."""
@@ -128,23 +152,20 @@ class Spans:
         most = min(len(self.spaces[host.name]) for host in span)
         return tuple(n for n in SIZES if not n % len(span) and n // len(span) <= most)
 
-    def _chosen(
+    def _choices(
         self, model: Model, span: Sequence[Host], count: int, free: Mapping[str, Sequence[int]]
-    ) -> list[tuple[int, ...]] | None:
-        """``count`` devices of each host, all of one kind, with as much room as there is."""
+    ) -> Sequence[list[tuple[int, ...]]]:
+        """``count`` devices of each host, all of one kind; the kind first that has most room."""
         if self._cpu(span):
-            return [(0,) * count for _ in span]
+            return [[(0,) * count for _ in span]]
         if model.gpus is not None:
-            return [model.gpus for _ in span]
-        best: list[tuple[int, ...]] | None = None
+            return [[model.gpus for _ in span]]
+        enough: list[list[tuple[int, ...]]] = []
         for kind in dict.fromkeys(space.name for space in self.spaces[span[0].name]):
             chosen = [self._roomiest(host, kind, free[host.name])[:count] for host in span]
-            if any(len(indices) < count for indices in chosen):
-                continue
-            chosen = [tuple(sorted(indices)) for indices in chosen]
-            if best is None or self._room(span, chosen, free) > self._room(span, best, free):
-                best = chosen
-        return best
+            if all(len(indices) == count for indices in chosen):
+                enough.append([tuple(sorted(indices)) for indices in chosen])
+        return sorted(enough, key=lambda it: -self._room(span, it, free))
 
     def _roomiest(self, host: Host, kind: str, free: Sequence[int]) -> tuple[int, ...]:
         alike = [at for at, space in enumerate(self.spaces[host.name]) if space.name == kind]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from planner.amounts import gib
 from planner.declared import Model
 from planner.elsewhere import elsewhere
 from planner.fitting import Candidate, Devices, candidate, on_each_host
-from planner.plan import Plan, Space
+from planner.plan import Placement, Plan, Space
 from planner.traced import SIZES, Rank, Traced
 
 SHORTEST = 256  # tokens: less is no context to serve
+MORE = 16  # devices that are tried
 BITS = (8, 6, 5, 4, 3)
 GROUP_BITS = 0.5  # a scale and a bias of 16 bits for each 64 weights
 
@@ -22,11 +23,16 @@ class Trial(Protocol):
     """A plan of the same hosts with another model in the place of the refused one."""
 
     def __call__(
-        self, model: Model, traced: Traced | None = None, *, alone: bool = False
+        self,
+        model: Model,
+        traced: Traced | None = None,
+        *,
+        alone: bool = False,
+        more: Sequence[Space] = (),
     ) -> Plan | None:
         """The plan where ``model`` fits beside all that fitted before; None where it does not.
 
-        ``alone``: without the hosts' other models.
+        ``alone``: without the hosts' other models; ``more``: with these devices more on each host.
         """
 
 
@@ -73,23 +79,51 @@ class Ways:
             placed = next(one for one in plan.placements if one.model == self.model.slug)
             where = "; ".join(placed.where.values())
             yield f"without `{'` and `'.join(given)}`: it fits on {where}"
-        if self.trial(self.model, alone=True):
-            yield "a device of its own: other models have the room"
 
     def _more(self) -> Iterator[str]:
-        """More GPUs of a kind than there are."""
+        """More devices of a kind than there are."""
+        if self.spaces[0].gpu is None:
+            if self.trial(self.model, alone=True):
+                yield "a machine of its own: other models have the room"
+            return
         pinned = self.model.gpus
         spaces = [one for one in self.spaces if pinned is None or one.gpu in pinned]
         kinds = {space.name: space for space in sorted(spaces, key=lambda it: it.usable)}
+        _, hosts = on_each_host(self.spaces)
         for name, space in reversed(kinds.items()):
-            there = sum(one.name == name for one in self.spaces)
-            for able in self._able():
-                if space.gpu is None or able.size <= max(1, there):
-                    continue
-                needs = able.need(able.rungs()[-1], [space], self.devices)
-                if needs.total <= space.usable:
-                    yield f"{able.size} GPUs of this kind ({name}): {gib(needs.total)} on each"
+            card = replace(space, usable=int(space.total * self.devices.cuda.usable_share))
+            there = sum(one.name == name for one in self.spaces) // hosts
+            for count in range(1, MORE + 1) if self._could(card) else ():
+                if placed := self._placed(card, count):
+                    able = candidate(self.model, self.traced, placed.ranks)
+                    assert able is not None, "it was placed"  # noqa: S101
+                    needs = able.need(able.rungs()[-1], [card], self.devices).total
+                    each = f"on each of {placed.ranks}" if placed.ranks > 1 else "on one"
+                    if placed.ranks == (there + count) * hosts:
+                        each = "on each"
+                    others = self.trial(self.model, alone=True)
+                    why = "; other models have the room that there is" if others else ""
+                    its = f"{name}) on each host" if hosts > 1 else f"{name})"
+                    yield f"{there + count} GPUs of this kind ({its}: {gib(needs)} {each}{why}"
                     return
+
+    def _could(self, card: Space) -> bool:
+        """Whether it can be had on so many of such cards, with nothing else on them."""
+        return any(
+            able.need(able.rungs()[-1], [card], self.devices).total <= card.usable
+            for able in self._able()
+        )
+
+    def _placed(self, card: Space, count: int) -> Placement | None:
+        """Where the model is with ``count`` cards more on each host; pinned to them, if it is."""
+        own = len(self.spaces) // on_each_host(self.spaces)[1]
+        more = [replace(card, gpu=own + at) for at in range(count)]
+        model = self.model
+        if model.gpus is not None:
+            model = model.model_copy(update={"gpus": tuple(range(own, own + count))})
+        plan = self.trial(model, more=more)
+        placed = plan.placements if plan else ()
+        return next((one for one in placed if one.model == model.slug), None)
 
     def _quantized(self) -> Iterator[str]:
         """Fewer bits a weight, where that alone is enough."""

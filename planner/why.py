@@ -127,15 +127,14 @@ def _rungs(able: Candidate, judged: Sequence[Space], devices: Devices) -> Iterat
 
 
 def _judged(model: Model, spaces: Sequence[Space], size: int) -> Sequence[Space]:
-    """The devices on which so many ranks would be: pinned by hand, else of the roomiest kind."""
+    """The devices on which so many ranks would be: pinned by hand, else those with most room."""
     if model.gpus is not None or spaces[0].gpu is None:
         return spaces
-    by_room = sorted(spaces, key=lambda space: -space.usable)
-    for name in dict.fromkeys(space.name for space in by_room):
-        alike = [space for space in by_room if space.name == name]
-        if len(alike) >= size:
-            return alike[:size]
-    return ()
+    kinds: dict[str, list[Space]] = {}
+    for space in sorted(spaces, key=lambda space: -space.usable):
+        kinds.setdefault(space.name, []).append(space)
+    enough = [alike[:size] for alike in kinds.values() if len(alike) >= size]
+    return max(enough, key=lambda alike: alike[-1].usable, default=())
 
 
 def _worst(able: Candidate, settings: Settings, spaces: Sequence[Space], devices: Devices) -> str:

@@ -69,6 +69,24 @@ def test_a_format_is_taken_where_the_engine_has_it(capability, vllm, sglang, ten
     assert said["TensorRT-LLM"].startswith(tensorrt)
 
 
+def test_tensor_parallelism_is_over_a_number_that_divides_heads():
+    """Of three cards two, and of two kinds one, with as much on each; layers lie on all."""
+
+    def said(*gib):
+        gpus = [
+            Space(host="h", gpu=at, name=f"a card of {size}", compute_capability="8.9",
+                  total=size * GIB, usable=size * GIB)
+            for at, size in enumerate(gib)
+        ]  # fmt: skip
+        told = elsewhere(traced("llama", 70e9), GIB, gpus)
+        return dict(line.split(": ", 1) for line in told)
+
+    assert " of 43.2 GiB over 2 of the GPUs with " in said(24, 24, 24)["vLLM"]
+    assert " of 64.8 GiB over the GPUs with " in said(24, 24, 24)["llama.cpp"]
+    assert " 43.2 GiB over 1 of the GPUs" in said(48, 24)["vLLM"]
+    assert " of 64.8 GiB over the GPUs with " in said(48, 24)["llama.cpp"]
+
+
 def test_no_awq_on_blackwell_from_tensorrt():
     """Where NVFP4 is too large it has nothing smaller; vLLM has."""
     said = lines("llama", 166e9, "12.0", total=48 * GIB)

@@ -81,6 +81,19 @@ def test_a_model_goes_on_one_gpu_where_it_fits_and_over_two_where_not():
     assert plan.fits
 
 
+def test_more_cards_of_another_kind_make_nothing_unfit():
+    """The roomiest card has none beside it with room; two smaller ones do."""
+    h100 = Gpu(name="NVIDIA H100", memory_bytes=81559 * 2**20, compute_capability="9.0")
+    big = {"gpus": (CARD, CARD, h100, h100), "shared_gpus": {1: 90 * GIB}}
+    host = Host(name="h", **big, models=(model("big"),))
+
+    plan = place((host,), Known(big=traced(120 * GIB)), mlx_lm="0.32.2")
+
+    assert plan.fits
+    assert [(2, 3)] == [one.gpus for one in plan.placements]
+    assert "2 GPUs: " in why("big", (host,), Known(big=traced(120 * GIB)), plan, mlx_lm="0.32.2")
+
+
 def test_a_model_that_is_added_last_moves_none_that_can_stay_with_less():
     """Six on three cards: the last has room where the others are told frugal settings."""
     sizes = [(4, 65536, 2), (4, 4096, 1), (30, 65536, 4), (12, 32768, 1), (12, 65536, 1)]

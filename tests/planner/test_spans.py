@@ -50,6 +50,40 @@ def test_a_model_that_fits_no_host_alone_goes_over_two():
     assert one in placed.on("h2")
 
 
+def test_a_model_that_two_hosts_have_no_room_for_alone_goes_over_both():
+    """Beside another that is declared after it, or that each host has for itself."""
+    small, big = model("small", hosts_spanned=2), model("big", hosts_spanned=2, fabric_port=7800)
+    known = {"small": traced(24 * GIB), "big": traced(120 * GIB), "own": traced(60 * GIB)}
+
+    spanning = plan([host(1, small, big), host(2, small, big)], **known)
+    beside = plan([host(n, model("own"), small) for n in (1, 2)], **known)
+
+    assert where(spanning) == {
+        ("h1", name): [("h1", 0), ("h2", 0)] for name in ("small.0", "big.0")
+    }
+    assert where(beside) == {
+        ("h1", "small.0"): [("h1", 0), ("h2", 0)],
+        ("h1", "own.0"): [("h1", 0)],
+        ("h2", "own.0"): [("h2", 0)],
+    }
+
+
+def test_what_room_is_left_goes_to_a_span_too():
+    """As many kept sequences as a host alone would be told; fewer where others have the room."""
+    wide, own = model("big", hosts_spanned=2), model("own")
+
+    def kept(*models, **known):
+        placed = plan([host(1, wide, *models), host(2, wide)], big=traced(120 * GIB), **known)
+        assert placed.fits
+        for space in placed.spaces:
+            needs = [it.need.total for it in placed.on(space.host)]
+            assert sum(needs) <= space.usable
+        (one,) = (it for it in placed.placements if it.model == "big")
+        return one.settings.prompt_cache_entries
+
+    assert kept() == 8 > kept(own, own=traced(12 * GIB)) > 2
+
+
 def test_it_is_served_once_by_every_two_of_four():
     """In the order of the inventory."""
     wide = model("big", hosts_spanned=2)

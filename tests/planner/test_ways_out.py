@@ -41,8 +41,8 @@ MODELS = st.lists(
 # Not shrunk: hundreds of plans each, and a failure names the host as it is.
 @settings(max_examples=30, deadline=None, phases=[Phase.generate])
 @given(MODELS, st.sampled_from([(CARD, CARD), (LARGE, SMALL), (SMALL, SMALL)]))
-def test_what_is_told_of_context_and_concurrency_is_the_most_that_fits(models, cards):
-    """Of made-up hosts: done, all that fitted is served, and one more loses something."""
+def test_what_is_told_is_the_least_change_that_does(models, cards):
+    """Of made-up hosts: done, all that fitted is served; one more, or a GPU less, and it is not."""
     known = {f"m{at}": traced(weights * GIB) for at, (weights, *_) in enumerate(models)}
     host = Host(
         name="h",
@@ -55,11 +55,12 @@ def test_what_is_told_of_context_and_concurrency_is_the_most_that_fits(models, c
     )  # fmt: skip
     before = plan(host, **known)
 
-    def holds(slug, **changed):
+    def holds(slug, *, more=(), **changed):
         changed_models = tuple(
             one.model_copy(update=changed) if one.slug == slug else one for one in host.models
         )
-        after = plan(host.model_copy(update={"models": changed_models}), **known)
+        changed_host = {"models": changed_models, "gpus": (*cards, *more)}
+        after = plan(host.model_copy(update=changed_host), **known)
         return slug not in {one.model for one in after.refusals} and served(before) <= served(after)
 
     for refusal in before.refusals:
@@ -69,6 +70,14 @@ def test_what_is_told_of_context_and_concurrency_is_the_most_that_fits(models, c
                 assert holds(refusal.model, **{name: most})
                 made_for = name == "context" and most == 131072
                 assert made_for or not holds(refusal.model, **{name: most + 1})
+            if told := re.match(r"(\d+) GPUs of this kind \((.+?)\)", way):
+                (card,) = {it for it in cards if it.name == told[2]}
+                more = int(told[1]) - cards.count(card)
+                pinned = next(one.gpus for one in host.models if one.slug == refusal.model)
+                for count in (more, more - 1):
+                    # Pinned ones are pinned to the new ones.
+                    to = {"gpus": tuple(range(2, 2 + count))} if pinned and count else {}
+                    assert holds(refusal.model, more=(card,) * count, **to) == (count == more)
 
 
 def test_a_way_that_takes_another_models_room_is_none():
@@ -78,7 +87,9 @@ def test_a_way_that_takes_another_models_room_is_none():
 
     (refusal,) = plan(host, one=traced(60 * GIB), two=traced(60 * GIB)).refusals
 
-    assert refusal.ways_out[0] == "a device of its own: other models have the room"
+    told = refusal.ways_out[0]
+    assert told.startswith(f"2 GPUs of this kind ({CARD.name}): ")
+    assert told.endswith(" on one; other models have the room that there is")
     assert not [way for way in refusal.ways_out if way.startswith(("`context`", "`concurrency`"))]
 
 
@@ -89,7 +100,7 @@ def test_own_replicas_are_no_other_models():
     (refusal,) = plan(host, one=traced(35 * GIB)).refusals
 
     assert "`replicas` 2" in refusal.ways_out
-    assert not [way for way in refusal.ways_out if "of its own" in way]
+    assert not [way for way in refusal.ways_out if "other models" in way]
 
 
 def test_more_gpus_are_told_where_they_would_do():
@@ -105,6 +116,17 @@ def test_more_gpus_are_told_where_they_would_do():
     assert [way.partition(" (")[0] for way in told] == ["2 GPUs of this kind"]
     for refusal in (never, whole):
         assert not [way for way in refusal.ways_out if "GPUs of this kind" in way]
+
+
+def test_as_many_gpus_are_told_as_it_takes_beside_the_others():
+    """Over two it fits; one of them is another's."""
+    host = Host(name="h", gpus=(CARD,), models=(model("other"), model("big")))
+
+    (refusal,) = plan(host, other=traced(70 * GIB), big=traced(120 * GIB)).refusals
+
+    (told,) = (way for way in refusal.ways_out if "GPUs of this kind" in way)
+    assert told.startswith("3 GPUs of this kind")
+    assert told.endswith("on each of 2")
 
 
 def test_unpinning_is_told_where_it_would_do():
@@ -154,7 +176,7 @@ def test_what_a_span_holds_is_not_hidden_from_a_hosts_own_models():
 
     (refusal,) = placed.refusals
     assert refusal.reason.endswith("of 90.8 GiB usable")
-    assert "a device of its own: other models have the room" in refusal.ways_out
+    assert [way for way in refusal.ways_out if "other models have the room that there is" in way]
 
 
 def test_a_span_is_one_of_the_models_that_do_not_fit(capsys):
