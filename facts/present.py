@@ -10,13 +10,14 @@ from typing_extensions import override
 
 
 class Present(FactBase[dict[str, int]]):
-    """Bytes below each of ``paths`` that is there."""
+    """Bytes below each that is there of ``paths``, and of what has a longer name."""
 
     default = dict
 
     @override
     def command(self, paths: Iterable[str]) -> StringCommand:
-        each = StringCommand("for p in", *map(QuoteString, paths), "; do")
+        names = [StringCommand(QuoteString(path), "*", _separator="") for path in paths]
+        each = StringCommand("for p in", *names, "; do")
         return StringCommand(each, '[ ! -e "$p" ] || du -sB1 "$p"; done')
 
     @override

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from planner import driver_verdict, gpu_verdict, requirements
 from planner.bound import Bound, BoundGpu
@@ -21,9 +21,13 @@ def judge(
 
     ``room`` is how many bytes will be written below each path.
     """
-    checks = [_unread(found), _system(found), _interpreter(found, declared)]
+    checks: list[Iterable[Refusal]] = [
+        _unread(found),
+        _system(found),
+        _interpreter(found, declared),
+    ]
     checks += [
-        _room(found, room or {}),
+        lacking(found, room or {}),
         _mounts(found, declared),
         _fabric(found, declared),
         _memory(found, declared),
@@ -34,9 +38,26 @@ def judge(
     return tuple(refusal for check in checks for refusal in check)
 
 
-def lacks_room(found: HostFacts, room: Mapping[str, int]) -> bool:
-    """Tell whether so many bytes below each path are more than there is room for."""
-    return any(True for _ in _room(found, room))
+def lacking(found: HostFacts, room: Mapping[str, int]) -> tuple[Refusal, ...]:
+    """Say on which file system so many bytes below each path have no room."""
+    return tuple(_lacking(found, room))
+
+
+def _lacking(found: HostFacts, room: Mapping[str, int]) -> Iterator[Refusal]:
+    places = {place.path: place for place in found.room or ()}
+    needed: dict[str, list[str]] = {}
+    for path in room:
+        if path in places:
+            needed.setdefault(places[path].filesystem, []).append(path)
+    for paths in needed.values():
+        total = sum(room[path] for path in paths)
+        place = places[paths[0]]
+        if total > place.free_bytes:
+            yield Refusal(
+                needed=f"{total / GIB:.1f} GiB free for {', '.join(f'`{p}`' for p in paths)}",
+                found=f"{place.free_bytes / GIB:.1f} GiB free on `{place.mounted_on}`",
+                way_out="make room, or mount a larger file system there",
+            )
 
 
 def flavour(found: HostFacts, declared: Host) -> Flavour | None:
@@ -154,23 +175,6 @@ def _interpreter(found: HostFacts, declared: Host) -> Iterator[Refusal]:
             if not python.version
             else "install another beside it and give its path as `site.python`",
         )
-
-
-def _room(found: HostFacts, room: Mapping[str, int]) -> Iterator[Refusal]:
-    places = {place.path: place for place in found.room or ()}
-    needed: dict[str, list[str]] = {}
-    for path in room:
-        if path in places:
-            needed.setdefault(places[path].filesystem, []).append(path)
-    for paths in needed.values():
-        total = sum(room[path] for path in paths)
-        place = places[paths[0]]
-        if total > place.free_bytes:
-            yield Refusal(
-                needed=f"{total / GIB:.1f} GiB free for {', '.join(f'`{p}`' for p in paths)}",
-                found=f"{place.free_bytes / GIB:.1f} GiB free on `{place.mounted_on}`",
-                way_out="make room, or mount a larger file system there",
-            )
 
 
 def _mounts(found: HostFacts, declared: Host) -> Iterator[Refusal]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 from pyinfra import host, inventory, logger, state
-from pyinfra.api.exceptions import DeployError
 
 from facts.bare_host import BareHost
 from facts.package_manager import PackageManager
 from facts.present import Present
 from facts.python import DEFAULT
-from hub.lock import LockError, read
-from planner import verdict
+from facts.room import Room
+from manifest.declaration import Declaration
+from planner import requirements, verdict
 from planner.bound import Bound
 from planner.declared import Host
 from planner.found import HostFacts
 from planner.refusal import Refusal
 from tasks import room
 
-ROOT = Path(__file__).parents[1]
 PACKAGES_SECONDS = 300  # a first boot's upgrades
 ROUND_TRIP_SECONDS = 60  # the host itself gives up long before
 
@@ -37,21 +36,30 @@ def preflight(declared: Host) -> Bound | None:
         found = _look(declared)  # whoever was at it may have changed the rest
     if found is None:
         return None  # pyinfra has failed the host and said why
-    refusals = verdict.judge(found, declared, room=_room(found, declared))
+    wants = _wanted(found, room.runtime(declared, found))
+    refusals = verdict.judge(found, declared, room=wants)
     if refusals:
         _refuse(declared.name, refusals)
         return None
     return verdict.bind(found, declared)
 
 
-def _room(found: HostFacts, declared: Host) -> dict[str, int]:
-    try:
-        lock = read(ROOT / declared.models_lock)
-    except LockError as error:
-        raise DeployError(f"models: nothing was touched: {error}") from None
-    wants = room.wanted(declared, found, lock)
+def has_room(declaration: Declaration) -> bool:
+    """Whether there is room for all that is planned for the host; else it is refused."""
+    wants = room.weights(declaration.snapshots)
+    if not wants:
+        return True
+    wants[declaration.engine.path] = requirements.RUNTIME_BYTES[declaration.bound.flavour]
+    found = HostFacts(room=host.get_fact(Room, paths=room.PLACES))
+    refusals = verdict.lacking(found, _wanted(found, wants))
+    if refusals:
+        _refuse(declaration.host.name, refusals)
+    return not refusals
+
+
+def _wanted(found: HostFacts, wants: Mapping[str, int]) -> dict[str, int]:
     whole = room.below(wants, present={})
-    if not verdict.lacks_room(found, whole):
+    if not verdict.lacking(found, whole):
         return whole
     # Only now is it worth counting what is there already: a run before this one, half a download.
     present: dict[str, int] = host.get_fact(Present, paths=[*wants], _timeout=120)

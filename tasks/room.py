@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
 
-from hub.lock import Lock
 from manifest import layout
 from manifest.runtime import Interpreter, environment
-from manifest.weights import snapshot
+from manifest.weights import Snapshot
 from planner import requirements, verdict
 from planner.declared import Host
 from planner.found import HostFacts
@@ -17,8 +16,8 @@ LOCKS = Path(__file__).parents[1] / "locks"
 PLACES = (layout.OPT, layout.HUB)
 
 
-def wanted(declared: Host, found: HostFacts, lock: Lock) -> dict[str, int]:
-    """Give the bytes that the runtime and each model in the lock take, by path on the host.
+def runtime(declared: Host, found: HostFacts) -> dict[str, int]:
+    """Give the bytes that the runtime takes, by its path on the host.
 
     A host whose flavour or interpreter is unknown is refused for that; it wants nothing here.
     """
@@ -31,20 +30,27 @@ def wanted(declared: Host, found: HostFacts, lock: Lock) -> dict[str, int]:
         architecture=found.kernel.architecture,
     )
     text = (LOCKS / f"{flavour}.txt").read_text(encoding="utf-8")
-    wants = {environment(layout.RUNTIMES, text, python).path: requirements.RUNTIME_BYTES[flavour]}
-    for model in declared.models:
-        entry = lock.entry(model)
-        if model.repo is not None and entry is not None:
-            path = Path(snapshot(model.repo, str(model.revision), ()).path)
-            wants[str(path.parents[1])] = entry.download_bytes
-    return wants
+    return {environment(layout.RUNTIMES, text, python).path: requirements.RUNTIME_BYTES[flavour]}
+
+
+def weights(snapshots: Iterable[Snapshot]) -> dict[str, int]:
+    """Give the bytes of each file that is fetched, by where the hub's client keeps its content."""
+    return {
+        f"{PurePath(one.path).parents[1]}/blobs/{blob.hash.rpartition(':')[2]}": blob.size
+        for one in snapshots
+        if one.repo is not None
+        for blob in one.blobs
+    }
 
 
 def below(wants: Mapping[str, int], present: Mapping[str, int]) -> dict[str, int]:
-    """Add up what is still to be written below each place, given what is there."""
+    """Add up what is still to be written below each place, given what is there.
+
+    What begins with a path's name is of it, too: half a file, whatever its client calls that.
+    """
     return {
         place: sum(
-            max(0, size - present.get(path, 0))
+            max(0, size - sum(has for one, has in present.items() if one.startswith(path)))
             for path, size in wants.items()
             if path.startswith(f"{place}/")
         )

@@ -80,5 +80,5 @@ def test_room_is_added_up_by_file_system():
     room = {"/opt": 6 * gib, "/var": 6 * gib}
     one = replace(FOUND, room=(place("/opt", "vda"), place("/var", "vda")))
     two = replace(FOUND, room=(place("/opt", "vda"), place("/var", "vdb")))
-    assert verdict.lacks_room(one, room)
-    assert not verdict.lacks_room(two, room)
+    assert verdict.lacking(one, room)
+    assert not verdict.lacking(two, room)
