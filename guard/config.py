@@ -119,7 +119,7 @@ class Config(Section):
     compile_allowance_s: Annotated[float, Field(ge=0)] = 120.0
     """Added where a shape runs for the first time: kernels are being compiled."""
     probe_interval_s: Annotated[float, Field(gt=0)] = 30.0
-    """After so much idleness one token is generated to see whether it still can be."""
+    """After so long without a sign one token is generated to see whether it still can be."""
     slow_client_s: Annotated[float, Field(gt=0)] = 60.0
     """How long a client's full buffer is waited for."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 8 << 20

@@ -2,12 +2,14 @@
 
 A sign is a token or a keepalive on any stream.  What may pass between two signs follows from the
 plan: the engine prefills at most ``prompt_concurrency`` prompts by ``prefill_step`` tokens, padded
-to the longest, before it says anything.
+to the longest, before it says anything.  Clients that give up take their silence along; the probe,
+which comes where nothing was heard for a while, does not give up.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from guard.ask import Event, Progress
 
@@ -45,7 +47,8 @@ class _Abandoned:
     """A step of a prompt whose client is gone: the engine finishes it all the same."""
 
     step: int  # tokens
-    until: float  # for so long it is believed
+    entered: float
+    until: float  # for so long it is believed, and until one that entered later was heard
     known: bool  # whether its shape has run before
 
 
@@ -75,6 +78,9 @@ class Vitals:
     pace: float = 100.0
     """Prompt tokens a second: measured at the start, learnt from then on."""
     streams: set[Stream] = field(default_factory=set)
+    heard: float = 0.0
+    """When the last sign came, whoever came and went since."""
+    _reached: float = 0.0  # when the last of those entered that were heard: the engine has an order
     _last_sign: float = 0.0
     _work: float = 0.0
     _slowest: float = 2.0
@@ -101,7 +107,7 @@ class Vitals:
             known = self._prefill_shape() in self._prefilled_shapes
             until = now + self.floor_s + 2 * SAFETY * step / self.pace
             until += 0 if known else self.compile_s
-            self._abandoned.append(_Abandoned(step, until, known))
+            self._abandoned.append(_Abandoned(step, stream.entered, until, known))
         self.streams.discard(stream)
         self._answering -= stream.answering
 
@@ -115,7 +121,8 @@ class Vitals:
             self._prefilled_shapes.add(self._prefill_shape())
             stream.answering = True
             self._answering += 1
-        stream.last_sign = self._last_sign = now
+        stream.last_sign = self._last_sign = self.heard = now
+        self._reached = max(self._reached, stream.entered)
         stream.work_at_sign = self._work
 
     def _prefill(self, stream: Stream, done: int, now: float) -> None:
@@ -134,10 +141,19 @@ class Vitals:
             self.pace = max(self._slowest, self.pace + LEARNING * (sample - self.pace))
         stream.timed_since, stream.timed_from = now, done
 
-    def allowed_s(self, now: float) -> float:
-        """How long every stream may be silent together."""
-        self._abandoned = [one for one in self._abandoned if one.until > now]
-        work = self._step_work() + sum(one.step for one in self._abandoned)
+    def allowed_s(self, now: float, entered: float = inf) -> float:
+        """How long every stream may be silent together, the first of which entered then.
+
+        Of the abandoned the engine takes those first that entered before; of those after it one
+        batch at most counts, or clients that give up and ask again put the verdict off for ever.
+        """
+        self._abandoned = [
+            one for one in self._abandoned if one.until > now or one.entered > self._reached
+        ]
+        before = [one for one in self._abandoned if one.entered <= entered]
+        after = sorted(one.step for one in self._abandoned if one.entered > entered)
+        work = self._step_work() + sum(one.step for one in before)
+        work += sum(after[-self.prompt_concurrency :])
         allowed = self.floor_s + SAFETY * work / self.pace
         known = (
             all(one.known for one in self._abandoned)
@@ -155,7 +171,7 @@ class Vitals:
         if not heard:
             self._last_sign = max(self._last_sign, now if self.streams else 0.0)
             return []
-        allowed = self.allowed_s(now)
+        allowed = self.allowed_s(now, min(stream.entered for stream in heard))
         silent = now - self._last_sign
         if silent > allowed:
             return Hung(silent, allowed)
@@ -163,7 +179,8 @@ class Vitals:
             Starved(stream, now - stream.last_sign)
             for stream in heard
             if now - stream.last_sign
-            > 2 * allowed + SAFETY * (self._work - stream.work_at_sign) / self.pace
+            > 2 * self.allowed_s(now, stream.entered)
+            + SAFETY * (self._work - stream.work_at_sign) / self.pace
         ]
 
     def _step_shape(self) -> tuple[int, int]:

@@ -27,7 +27,7 @@ async def watch(parts: Parts) -> None:
     assert parts.process is not None  # noqa: S101 - started
     probing: asyncio.Task[None] | None = None
     pulse = Pulse(parts.engine.alive, every_s=HEALTH_S, patience_s=HEALTH_PATIENCE_S)
-    idle_since = time.monotonic()
+    quiet_since = time.monotonic()
     try:
         while not parts.leaving.is_set():
             at_once = await parts.look()
@@ -41,13 +41,14 @@ async def watch(parts: Parts) -> None:
             judge_streams(parts, now)
             if parts.tokenizer.failures >= TOKENIZER_FAILURES:
                 raise Failed("the tokenizer failed, and again when it was started anew")
-            if parts.desk.orders:
-                idle_since = now
+            # Not by orders: of clients that give up soon and ask again nobody hears how long the
+            # engine has said nothing.  The probe waits.
+            quiet_since = max(quiet_since, parts.vitals.heard)
             if probing is not None and probing.done():
                 parts.broke_by_itself = probing.exception() is not None
                 probing.result()
-                probing, idle_since = None, now
-            if probing is None and now - idle_since > parts.config.probe_interval_s:
+                probing, quiet_since = None, now
+            if probing is None and now - quiet_since > parts.config.probe_interval_s:
                 probing = asyncio.create_task(probe(parts))
     finally:
         pulse.close()

@@ -2,10 +2,11 @@
 
 As a program it is the engine: a token every 50 ms, as many as are asked for; a prompt that ends
 with ``forget me`` gets two and then silence, and one that begins with ``slowly`` is prefilled by 16
-tokens each tenth of a second.  ``make_runtime`` makes a runtime whose Python starts it in the
-launcher's place.  What ``breaks`` there is the answer to such a prompt or to a ``probe``, the
-``facts``, the ``tokenizer`` at its second question, or the ``process`` at the prompt "4", just
-after its connection.
+tokens each tenth of a second; from a prompt ``hang`` on there is silence for all.
+
+``make_runtime`` makes a runtime whose Python starts it in the launcher's place.  What ``breaks``
+there is the answer to such a prompt or to a ``probe``, the ``facts``, the ``tokenizer`` at its
+second question, or the ``process`` at the prompt "4", just after its connection.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from functools import partial
 from pathlib import Path
 
 EVERY_S = 0.05
-FORGET, SLOWLY = "forget me", "slowly"
+FORGET, SLOWLY, HANG = "forget me", "slowly", "hang"
 STEP, STEP_S = 16, 0.1
+HANGS = asyncio.Event()
 FACTS = {
     "fingerprint": "fake", "batchable": True, "active_bytes": 0, "peak_bytes": 0, "cache_bytes": 0,
     "prompt_cache_entries": 0, "prompt_cache_bytes": 0,
@@ -60,6 +62,10 @@ async def _generate(asked: dict, writer: asyncio.StreamWriter, breaks: str) -> N
         writer.close()
         await asyncio.sleep(EVERY_S)
         os.kill(os.getpid(), signal.SIGKILL)
+    if prompt == HANG:
+        HANGS.set()
+    if HANGS.is_set():
+        await asyncio.sleep(3600)
     if prompt.startswith(SLOWLY):
         for done in range(STEP, len(prompt), STEP):
             writer.write(f": keepalive {done}/{len(prompt)}\n\n".encode())

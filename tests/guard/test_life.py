@@ -15,11 +15,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.guard.fake_engine import make_runtime
+from tests.guard.fake_engine import HANG, make_runtime
 from tests.guard.instance import Instance, events
 from tests.guard.streaming import InFlight
 
-HANGING = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+LOOPS = "{{% for a in range({}) %}}{{% for b in range(99999) %}}{{% endfor %}}{{% endfor %}}x"
+HANGING, BUSY = LOOPS.format(99999), LOOPS.format(300)  # for ever; for some 4 s
 
 
 def ask_behind_the_guards_back(instance: Instance, **body: Any) -> threading.Thread:
@@ -205,6 +206,32 @@ def test_a_hanging_generation_thread_is_found(tmp_path: Path, tiny: Path, busy: 
         if stream is not None:
             assert stream.ended.wait(5)
             assert "the engine hangs" in events(stream.text)[-1]["error"]["message"]
+
+
+def test_clients_that_give_up_and_ask_again_hide_no_hang(tmp_path: Path, tiny: Path) -> None:
+    """None of them waits as long as the engine may be silent: the probe does."""
+    runtime = str(make_runtime(tmp_path / "runtime"))
+    with Instance(
+        tmp_path, tiny, runtime=runtime, hang_floor_s=3, compile_allowance_s=0
+    ) as instance:
+        until = time.monotonic() + 40
+        while instance.process is not None and instance.process.poll() is None:
+            assert time.monotonic() < until
+            with contextlib.suppress(httpx2.HTTPError):
+                asked = {"model": "tiny", "prompt": HANG}
+                instance.client.post("/v1/completions", json=asked, timeout=1)
+        assert "hangs: no sign of life" in instance.state()["reason"]
+
+
+def test_a_probe_beside_requests_of_a_busy_engine_fails_nothing(tmp_path: Path, tiny: Path) -> None:
+    """Silent for several times its interval, all of them wait, and all are answered."""
+    with Instance(tmp_path, tiny, probe_interval_s=0.5) as instance:
+        ask_behind_the_guards_back(instance, chat_template_kwargs={"chat_template": BUSY})
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert instance.chat().status_code == 200
+        assert time.monotonic() - began > 1
+        assert instance.state()["starts"] == 1
 
 
 def test_the_engine_does_not_outlive_its_guard(fresh: Instance) -> None:

@@ -130,3 +130,69 @@ def test_a_client_that_does_not_read_is_not_the_engines_silence(vitals: Vitals) 
     stream = enter(vitals, 8, 0)
     stream.blocked_since = 1
     assert vitals.check(1e5) == []
+
+
+def judged(vitals: Vitals, *, every_s: float, patience_s: float, lives: bool) -> float | None:
+    """When an engine is called hung whose clients all give up and ask again, within 20 minutes.
+
+    Alive, it takes a prompt of 512 tokens after another, 4 s for each, whoever still waits.  The
+    probe comes after 30 s without a sign, as in the watch, and stays.
+    """
+    for tokens in (512, 1):
+        seen(vitals, tokens)
+    queue: list[Stream] = []
+    probe: Stream | None = None
+    quiet_since = next_at = busy_until = 0.0
+    for tick in range(4 * 1200):
+        now = tick / 4
+        if now >= next_at:
+            next_at = now + every_s
+            queue.append(enter(vitals, 512, now))
+        for stream in vitals.streams - {probe}:
+            if now >= stream.entered + patience_s:
+                vitals.leave(stream, now)
+        if lives and queue and now >= (busy_until := max(busy_until, queue[0].entered + 4)):
+            done = queue.pop(0)
+            busy_until = now + 4
+            if done in vitals.streams:
+                vitals.sign(done, Delta("a"), now)
+                vitals.leave(done, now)
+                probe = None if done is probe else probe
+        if isinstance(vitals.check(now), Hung):
+            return now
+        quiet_since = max(quiet_since, vitals.heard)
+        if probe is None and now - quiet_since > 30:
+            probe = enter(vitals, 1, now)
+            queue.append(probe)
+    return None
+
+
+WAYS = [(1, 3), (5, 4), (6, 15), (4, 60)]  # the first asks more than the engine can, for ever
+
+
+@pytest.mark.parametrize(("every_s", "patience_s"), WAYS)
+def test_clients_that_give_up_do_not_put_the_verdict_off(
+    vitals: Vitals, every_s: float, patience_s: float
+) -> None:
+    """None stays as long as a hung engine may be silent; the probe does."""
+    found = judged(vitals, every_s=every_s, patience_s=patience_s, lives=False)
+    assert found is not None
+    steps = 30 / every_s + 9  # those left before the probe came, and two batches
+    assert found < 30 + 10 + 100 + steps * 4 * 512 / 128
+
+
+@pytest.mark.parametrize(("every_s", "patience_s"), WAYS)
+def test_an_engine_busy_with_what_was_given_up_does_not_hang(
+    vitals: Vitals, every_s: float, patience_s: float
+) -> None:
+    """It works through all of it before it comes to the probe, and nobody else hears it."""
+    assert judged(vitals, every_s=every_s, patience_s=patience_s, lives=True) is None
+
+
+def test_idle_time_is_no_silence(vitals: Vitals) -> None:
+    """After an idle hour, and after one that gave up, a request has all of its time."""
+    seen(vitals, 8)
+    vitals.leave(enter(vitals, 8, 0), 9)
+    enter(vitals, 8, 3600)
+    assert vitals.check(3600 + 10) == []
+    assert isinstance(vitals.check(3600 + 11), Hung)
