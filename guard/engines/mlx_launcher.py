@@ -16,6 +16,7 @@ when the locked mlx-lm no longer needs it, and when it no longer applies.
    so a client could have the former, and the guard a sign of life, only without streaming, where
    a request cannot be called off.  ``whole_calls``: a tool call that is JSON but no call breaks the
    whole answer off, where one that is no JSON is left out of it, and logged with what was in it.
+   A completion loses its thoughts and calls: they are taken out of the text, and have no field.
 5. ``Server``: the listen backlog is 5, ``/guard`` tells what only the engine knows, and a port of
    loopback is open to everybody on the host where ranks use the host's network: a socket is not.
    An answer that breaks is logged with the error's text, which may be a client's words.
@@ -91,6 +92,8 @@ class Observed:
     def generate(self, *args: Any, **kwargs: Any) -> tuple[Any, Iterator[Any]]:
         context, tokens = self._inner.generate(*args, **kwargs)
         context.tool_parser = whole_calls(context.tool_parser)
+        if args[0].request_type == "text":
+            context.text_sm = server.TextStateMachine()  # of no marks: all is text
         return context, self._watched(tokens)
 
     def _watched(self, tokens: Iterator[Any]) -> Iterator[Any]:

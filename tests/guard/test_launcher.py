@@ -202,6 +202,31 @@ def test_scores_do_not_gather_while_a_call_is_generated() -> None:
     assert all(len(score.top) == 10 for part in parts for score in part.scored)
 
 
+@pytest.mark.parametrize("kind", ["text", "chat"])
+@pytest.mark.parametrize("whose", ["upstream", "ours"])
+def test_a_completions_thoughts_are_lost_upstream_only(whose: str, kind: str) -> None:
+    """Needed, and in effect: they are text, which has no other field; a chat's has."""
+    marks = {"normal": [("<think>", "reasoning")], "reasoning": [("</think>", "normal")]}
+    context = SimpleNamespace(text_sm=server.TextStateMachine(marks), tool_parser=None)
+    generator: Any = SimpleNamespace(generate=lambda *_, **__: (context, iter(())))
+    if whose == "ours":
+        generator = launcher.Observed(generator, lambda _: None)
+    request = server.CompletionRequest(kind, "x", [], None, None)
+    told, _ = generator.generate(request, None, progress_callback=None)
+    wrote = "<think>why</think>so"
+    _, segments = server.TextStateMachine.split(told.text_sm.make_state("normal"), wrote)
+    text = "".join(piece for state, piece in segments if state == "normal")
+    assert text == (wrote if (whose, kind) == ("ours", "text") else "so")
+
+
+def test_upstream_still_reads_a_completion_as_a_chat() -> None:
+    """Needed: one state machine for both, and an answer whose text has no field for the rest."""
+    source = inspect.getsource(server.APIHandler.handle_completion)
+    assert "ctx.text_sm.make_state(ctx.initial_state)" in source
+    assert "request_type" not in inspect.getsource(vars(server.ResponseGenerator)["_generate"])
+    assert "choice.update(text=text)" in inspect.getsource(server.APIHandler.generate_response)
+
+
 @pytest.mark.parametrize("wrong", [7, {"name": "weather"}, [None], {"name": "f", "arguments": {}}])
 def test_a_call_that_is_none_breaks_upstream_only(wrong: object) -> None:
     """Needed, and in effect: left out here; the last is a whole one, which both pass on."""

@@ -19,6 +19,7 @@ SCRIPTS = {
     "<broken>": ("Well, ", '<tool_call>{"name": "weather", "argum', "</tool_call> "),
     "<nameless>": ('<tool_call>{"arguments": 1}</tool_call>', "  "),
     "<number>": ("<tool_call>7</tool_call>", "   "),
+    "<less>": ("a is ", "less <"),
     "<bare>": ('<tool_call>{"name": "weather"}</tool_call>', "    "),
 }
 WEATHER = {
@@ -123,6 +124,24 @@ def test_a_call_that_would_break_the_engines_parser_is_no_call(
     (choice,) = client.chat.completions.create(**asked(script)).choices
     assert choice.message.tool_calls is None
     assert choice.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [("<one>", f"Let me see. <tool_call>{PARIS}</tool_call>"), ("<less>", "a is less <")],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_completion_is_what_was_written(
+    client: openai.OpenAI,
+    script: str,
+    text: str,
+    stream: bool,  # noqa: FBT001
+) -> None:
+    """Marks of a call included, and what only may begin one: there is no tool to call."""
+    told = client.completions.create(model="tiny", prompt=script, max_tokens=9, stream=stream)
+    choices = [part.choices[0] for part in (told if stream else [told])]
+    assert "".join(choice.text for choice in choices) == text
+    assert choices[-1].finish_reason == "stop"
 
 
 def test_a_conversation_with_its_calls_goes_on(client: openai.OpenAI) -> None:
