@@ -92,7 +92,7 @@ class App:
         }
 
     async def _post(self, order: Order, receive: Receive, reply: Reply, kind: Kind) -> None:
-        reply.on_block = order.blocked
+        reply.on_block = order.unread
         try:
             try:
                 order.body = await self._body(receive)

@@ -25,6 +25,9 @@ class Order:
     outcome: str = ""
     streams: list[Stream] = field(default_factory=list)
     blocked_since: float | None = None
+    """Since when nobody takes more of its answer: its client, or who waits for the tokenizer."""
+    unread_since: float | None = None
+    """The same, by its client."""
     streaming: bool = False
     choices: int = 1
     prompt_tokens: int = 0
@@ -43,6 +46,10 @@ class Order:
         self.blocked_since = since
         for stream in self.streams:
             stream.blocked_since = since
+
+    def unread(self, since: float | None) -> None:
+        self.unread_since = since
+        self.blocked(since)
 
     def abort(self, verdict: Refusal, outcome: str) -> None:
         """End it from outside: its client gets ``verdict``."""

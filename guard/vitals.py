@@ -27,7 +27,7 @@ class Stream:
     prompt_tokens: int
     entered: float
     blocked_since: float | None = None
-    """Since when its client takes nothing more: its silence is not the engine's."""
+    """Since when nothing more of it is taken: its silence is not the engine's."""
     last_sign: float = 0.0
     prefilled: int = 0
     timed_since: float | None = None

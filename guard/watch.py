@@ -92,7 +92,7 @@ def judge_streams(parts: Parts, now: float) -> None:
             words = f"the engine forgot this request: silent for {starved.silent_s:.0f} s"
             order.abort(unavailable(words, retry_after=1, code="starved"), "starved")
     for order in list(parts.desk.orders):
-        since = order.blocked_since
+        since = order.unread_since
         if since is not None and now - since > parts.config.slow_client_s:
             order.abort(Refusal(408, "the client reads too slowly"), "slow_client")
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from guard.ask import Delta, Event, Finish, Scored, Usage
 from guard.order import Order
 from guard.render import Choice, Rendering, logprob
 from guard.reply import Reply
+from guard.vitals import Stream, Vitals
+from guard.watch import judge_streams
 from guard.writer import Writer
 from tests.guard.instance import events
 
@@ -71,6 +76,24 @@ def test_a_part_of_a_character_has_no_bytes() -> None:
     assert [top["bytes"] for top in told["top_logprobs"]] == [[0xC3, 0xA9], None]
 
 
+@pytest.mark.parametrize("outcome", ["", "slow_client"])
+def test_only_its_client_reads_too_slowly(outcome: str) -> None:
+    """Who waits for the tokenizer for long has a client that may read all the while."""
+    order = Order("1", "/v1/completions")
+    order.streams.append(Stream(8, 0.0))
+    order.task = cast("Any", SimpleNamespace(done=lambda: False, cancel=lambda: None))
+    (order.unread if outcome else order.blocked)(1.0)
+    parts: Any = SimpleNamespace(
+        vitals=Vitals(floor_s=10, compile_s=0, prefill_step=512, prompt_concurrency=4),
+        metrics=SimpleNamespace(pace=SimpleNamespace(set=lambda _: None)),
+        desk=SimpleNamespace(orders={order}),
+        config=SimpleNamespace(slow_client_s=60.0),
+    )
+    parts.vitals.streams.update(order.streams)
+    judge_streams(parts, 1000.0)
+    assert order.outcome == outcome
+
+
 def test_waiting_for_the_tokenizer_is_no_silence_of_the_engine() -> None:
     """The request counts as blocked meanwhile, streamed or not, and no longer."""
     order = Order("1", "/v1/completions")
@@ -80,6 +103,7 @@ def test_waiting_for_the_tokenizer_is_no_silence_of_the_engine() -> None:
         async def pieces(self, ids: Sequence[int]) -> list[str]:
             await asyncio.sleep(0)
             seen.append(order.blocked_since)
+            assert order.unread_since is None
             return ["x" for _ in ids]
 
     writer = Writer(
