@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hub import checkpoint, tracing
+from hub.format import wrong
 from hub.lock import Checkpoint, Entry, File, trace_key
 from planner.amounts import gib
 from planner.declared import Model
@@ -139,12 +140,16 @@ class Maker:
                 f"{model.source}: mlx-lm {traced.mlx_lm} is installed here, the hosts get "
                 f"{self.mlx_lm}; install the locked one"
             )
-        return Entry(
+        made = Entry(
             source=model.source,
             files=files,
             checkpoint=summary(texts, headers),
             traces={**traces, trace_key(processor, self.mlx_lm): traced},
         )
+        # In the lock it would keep all others from being read, too.
+        if words := wrong({"models": {model.source: json.loads(json.dumps(made.to_json()))}}):
+            raise Failed(f"{model.source}: what was made of it cannot be kept: {words}")
+        return made
 
 
 @dataclass(frozen=True, kw_only=True)

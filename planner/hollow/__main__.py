@@ -79,7 +79,7 @@ def trace(
             layers=len(model.layers),
             parameters=int(get_total_parameters(model)),  # type: ignore[no-untyped-call]
             alone=alone,
-            context_max=text.get("max_position_embeddings"),
+            context_max=longest(text.get("max_position_embeddings")),
             head_dims=head_dims,
             dtype=dtype,
             logits_row_bytes=int(scores.nbytes),
@@ -95,6 +95,15 @@ def trace(
             made = {key: work.packed(one) for key, one in make().items()}
             answer["programs"] = joined(answer["programs"], made)
     return answer
+
+
+def longest(said: object) -> int | None:
+    """Tokens of the longest context, of what a configuration says of it; None where that is none.
+
+    Some write `131072.0` or `1e6`.
+    """
+    whole = int(said) if isinstance(said, float) and said.is_integer() else said
+    return whole if isinstance(whole, int) and whole is not True and whole > 0 else None
 
 
 def loads(directory: Path) -> tuple[int, list[str]]:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,36 @@ def test_weights_in_a_folder_of_a_repository_are_none_of_the_models(hub, files, 
     assert ["config.json", "model.safetensors", "tokenizer.json"] == [
         file.path for file in found.models[asked.source].files
     ]
+
+
+def test_what_no_plan_could_read_is_not_kept(hub, files, commit, tmp_path, monkeypatch):
+    """In the lock it would keep every other model from being planned."""
+    odd = changed(hub, files, tmp_path, "odd", tokenizer__json=b"{ }")
+    path = tmp_path / "models.lock"
+    good = model("org/llama", commit)
+    ensure(hub, path, good)
+    traced = tracing.trace
+    monkeypatch.setattr(tracing, "trace", lambda *it: replace(traced(*it), context_max=-5))
+
+    with pytest.raises(lock.LockError) as raised:
+        ensure(hub, path, odd)
+
+    assert "context_max: input should be greater than or equal to 0" in str(raised.value)
+    assert 1 == len(str(raised.value).splitlines())
+    assert [good.source] == list(lock.read(path).models)
+
+
+@pytest.mark.parametrize("said", [131072.0, "131072"])
+def test_an_odd_longest_context_costs_no_other_model_its_plan(said, hub, files, tmp_path):
+    """Many of the hub's configurations were written by a program, some by hand."""
+    config = json.loads((files / "config.json").read_text()) | {"max_position_embeddings": said}
+    name = f"odd-{type(said).__name__}"
+    odd = changed(hub, files, tmp_path, name, config__json=json.dumps(config).encode())
+
+    found = ensure(hub, tmp_path / "models.lock", odd)
+
+    assert found == lock.read(tmp_path / "models.lock")
+    assert found.traced(odd, "gpu").context_max == (131072 if said == 131072.0 else None)
 
 
 def test_every_bad_model_is_named_and_the_good_one_is_kept(hub, commit, files, tmp_path):

@@ -38,6 +38,19 @@ def test_a_llama_of_seventy_billion_parameters_takes_what_its_header_says(tmp_pa
     assert 2_684_354_560 == kind.count * kind.token_bytes * 8192
 
 
+@pytest.mark.parametrize(
+    ("said", "tokens"),
+    [
+        *((whole, 131072) for whole in (131072, 131072.0)),
+        (1e6, 1_000_000),
+        *((none, None) for none in (None, 0, -5, True, "131072", {}, [1], 0.5, 1e400, -1e400)),
+    ],
+)
+def test_a_longest_context_is_a_whole_number_or_none(said, tokens):
+    """Whatever a configuration says of it."""
+    assert tokens == hollow.longest(said)
+
+
 def test_a_plan_counts_no_less_than_what_comes_and_goes_takes(tmp_path):
     """Of all that a server does for a token, what a plan reckons with takes the most."""
     directory = llama.write(tmp_path / "small")
