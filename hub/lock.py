@@ -185,10 +185,22 @@ def _add(entry: Entry, path: Path) -> None:
             there = data["models"].get(entry.source, {})
             if there.get("content") == entry.content:  # of the same files
                 made["traces"] = {**there.get("traces", {}), **made["traces"]}
+                made["files"] = _with_hashes(made["files"], there.get("files", ()))
             models = {**data["models"], entry.source: made}
             _replace(path, {**data, "models": dict(sorted(models.items()))})
     except OSError as error:
         raise LockError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _with_hashes(
+    files: Iterable[Mapping[str, Any]], there: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """``files``, those without a hash as they are ``there``: a deploy may have hashed meanwhile."""
+    known = {(file["path"], file["size"]): file for file in there if "sha256" in file}
+    return [
+        file if "sha256" in file or "oid" in file else known.get((file["path"], file["size"]), file)
+        for file in files
+    ]
 
 
 @contextlib.contextmanager

@@ -472,6 +472,21 @@ def test_what_another_plan_wrote_meanwhile_is_kept(tmp_path):
     assert {one.source, other.source} == set(lock.read(path).models)
 
 
+def test_hashes_that_a_deploy_wrote_meanwhile_are_kept(tmp_path):
+    """The plan that traced beside it has none of them."""
+    path = tmp_path / "models.lock"
+    one = here(llama.write(tmp_path / "model"))
+
+    def deploy(_):
+        lock.ensure([(one, "cpu")], path, hashed=True)
+
+    lock.ensure([(one, "gpu")], path, progress=deploy)
+
+    entry = lock.read(path).models[one.source]
+    assert entry.hashed
+    assert 2 == len(entry.traces)
+
+
 def test_a_model_is_traced_for_what_it_is_to_run_on(tmp_path, monkeypatch):
     """For a GPU, for a CPU, each once and when it is asked for; two at once lose neither."""
     path = tmp_path / "models.lock"
