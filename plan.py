@@ -24,7 +24,7 @@ try:
     from hub.lock import Entry, Lock, LockError, ensure
     from planner.declared import Gpu, Host, InventoryError, Model, Secret
     from planner.fleet import read_hosts
-    from planner.gpus import find
+    from planner.gpus import find, near
     from planner.placement import place
     from planner.plan import Plan
     from planner.report import report
@@ -225,8 +225,11 @@ def what_if(
     else:
         cards = find(str(gpu))
         if len(cards) != 1:
-            names = "`, `".join(card.name for card in cards) or "none of planner/gpus.py"
-            raise Fault(f"--gpu {gpu!r}: expected one card, this names `{names}`")
+            names = "`, `".join(card.name for card in cards)
+            this = f"this names `{names}`" if cards else "none of planner/gpus.py has this name"
+            if not cards and (close := near(str(gpu))):
+                this += f" (near: `{'`, `'.join(close)}`)"
+            raise Fault(f"--gpu {gpu!r}: expected one card, {this}")
         data["gpus"] = tuple(Gpu(**dict(cards[0].gpu)) for _ in range(gpus))
     (host,) = read_hosts({"what-if": data}, foreign=())
     return host

@@ -16,6 +16,7 @@ two that are both common the lower. Laptop GPUs are left out: `RTX 4090` has to 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from planner.declared import Gpu
 from planner.record import Record
@@ -139,15 +140,35 @@ BY_NAME = {card.name: card for card in CARDS}
 def find(words: str) -> tuple[Card, ...]:
     """The cards that ``words`` mean: the one of that name, else all that have the words in theirs.
 
-    Of several, one that follows from the words alone: `RTX PRO 6000` is the workstation card.
+    Next to one another, if there is such a card. Of several, one that follows from the words alone:
+    `RTX PRO 6000` is the workstation card.
     """
-    if words in BY_NAME:
-        return (BY_NAME[words],)
-    asked = words.lower().split()
-    found = tuple(card for card in CARDS if _contains(card.name.lower().split(), asked))
+    for card in CARDS:
+        if card.name.lower() == words.lower():
+            return (card,)
+    asked = _words(words)
+    found = [card for card in CARDS if asked and _contains(_words(card.name), asked)]
+    if asked and not found:
+        found = [card for card in CARDS if {*asked} <= {*_words(card.name)}]
     alike = {(card.mib, card.compute_capability) for card in found}
     # Editions that differ in their coolers only are the same to a plan.
-    return found[:1] if len(alike) == 1 else found
+    return tuple(found[:1] if len(alike) == 1 else found)
+
+
+def near(words: str) -> tuple[str, ...]:
+    """The names of up to five cards that ``words``, which are no card's name, may mean."""
+    if found := find(words):
+        return tuple(card.name for card in found[:5])
+    short = {_short(name): name for name in BY_NAME}
+    return tuple(short[one] for one in get_close_matches(_short(words), short))
+
+
+def _short(name: str) -> str:
+    return name.lower().removeprefix("nvidia ").removeprefix("geforce ")
+
+
+def _words(name: str) -> list[str]:
+    return name.lower().replace("-", " ").split()
 
 
 def _contains(name: list[str], asked: list[str]) -> bool:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import get_args
 
 from planner.architectures import inside, runs
 from planner.declared import Flavour, Gpu, Host
 from planner.fitting import Devices, older
 from planner.fleet import spans, wide
-from planner.gpus import BY_NAME
+from planner.gpus import BY_NAME, near
 from planner.plan import Space
 from planner.record import Record
 from planner.traced import PROCESSORS, Processor
@@ -113,8 +112,8 @@ def _gpus(host: Host, found: Detected | None) -> tuple[Gpu, ...] | str:
 def _unknown(index: int, name: str) -> str:
     """A card that no table has may be there all the same, when the machine is looked at."""
     words = f"GPU {index}: no card is known as `{name}`"
-    if near := get_close_matches(name, BY_NAME):
-        words += f" (near: `{'`, `'.join(near)}`)"
+    if found := near(name):
+        words += f" (near: `{'`, `'.join(found)}`)"
     return f"{words}: declare its `memory_bytes` and `compute_capability` too"
 
 

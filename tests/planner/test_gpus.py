@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.gpus import BY_NAME, CARDS, find
+from planner.gpus import BY_NAME, CARDS, find, near
 
 
 def test_every_card_is_of_a_capability_that_the_wheel_has_kernels_for():
@@ -30,6 +30,11 @@ def test_every_figure_is_one_that_was_seen():
         ("NVIDIA L4", "NVIDIA L4"),
         ("RTX 4090", "NVIDIA GeForce RTX 4090"),
         ("T4", "Tesla T4"),
+        ("nvidia a100-sxm4-40gb", "NVIDIA A100-SXM4-40GB"),
+        ("nvidia geforce rtx 3080", "NVIDIA GeForce RTX 3080"),
+        ("A100 40GB", "NVIDIA A100-SXM4-40GB"),
+        ("RTX PRO 6000 Max-Q", "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition"),
+        ("RTX 4500", "NVIDIA RTX 4500 Ada Generation"),
     ],
 )
 def test_a_card_is_found_by_what_people_call_it(words, name):
@@ -40,4 +45,20 @@ def test_a_card_is_found_by_what_people_call_it(words, name):
 def test_what_means_several_cards_names_them_all():
     """Of the plain one and the Ti, somebody has to say which."""
     assert 2 == len(find("RTX 3080"))
-    assert () == find("RTX 9999")
+    assert {40960, 81920} == {card.mib for card in find("A100")}
+    assert () == find("RTX 9999") == find("")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("RTX 4090", "NVIDIA GeForce RTX 4090"),
+        ("rtx4090", "NVIDIA GeForce RTX 4090"),
+        ("NVIDIA A100", "NVIDIA A100-SXM4-40GB"),
+        ("H20O", "NVIDIA H20"),
+    ],
+)
+def test_what_is_no_cards_name_is_told_with_what_it_may_mean(words, name):
+    """The likeliest first."""
+    assert name == near(words)[0]
+    assert 5 == len(near("RTX"))

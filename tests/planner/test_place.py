@@ -412,6 +412,9 @@ def test_a_card_that_nobody_knows_is_named_with_those_near():
     detected = {"h": Detected(gpus=(CARD,))}
 
     assert "no card is known as `NVIDIA H20O` (near: `NVIDIA H20" in undecided["h"]
+    short = host.model_copy(update={"gpus": ("RTX 4090",)})
+    undecided = place((short,), known, mlx_lm="0.32.2").undecided
+    assert "(near: `NVIDIA GeForce RTX 4090`)" in undecided["h"]
     assert place((host,), known, mlx_lm="0.32.2", detected=detected).placements
 
 
