@@ -39,6 +39,7 @@ except ModuleNotFoundError as error:
 
 ROOT = Path(__file__).parent
 FITS, COULD_NOT_TELL, DOES_NOT_FIT = 0, 1, 2
+NO_COMMIT = "0" * 40
 OF_A_MODEL = ("gpu", "gpus", "memory", "context", "concurrency")  # an inventory has its own
 
 
@@ -90,6 +91,8 @@ def main(  # noqa: PLR0913, PLR0917 -- one for each option
             lock_path = lock_path or cache()
         if explain is not None:
             must_be_declared(explain, hosts)
+        if model is not None:
+            hosts = tuple(at_a_commit(host, model) for host in hosts)
         lock = locked(hosts, lock_path, errors)
         plan = place(hosts, lock)
         show(plan, hosts, lock, explain=explain, as_json=as_json, svg=svg)
@@ -204,21 +207,27 @@ def what_if(
     context: int,
     concurrency: int,
 ) -> Host:
-    """A host that is not there: so many GPUs of a kind, and one model. Raises Fault."""
+    """A host that is not there: so many GPUs of a kind, and one model. Raises Fault.
+
+    Where no revision is given, it is one that there is not: see ``at_a_commit``.
+    """
     if source is None or (gpu is None) == (memory is None):
         raise Fault("give an INVENTORY, or --model with either --gpu NAME or --memory GIB")
     if memory is not None and not 0 < memory * 2**30 < float("inf"):  # nor is it no number
         raise Fault(f"--memory {memory}: expected a number of GiB above 0")
     path = Path(source).resolve()
     repo, _, revision = source.partition("@")
-    if path.is_dir():
-        where = {"path": str(path), "name": path.name}
+    if source and path.is_dir():
+        where, name = {"path": str(path)}, path.name
     elif re.fullmatch(r"\w[\w.-]*/[\w.-]+", repo):
-        name = repo.rpartition("/")[2]
-        where = {"repo": repo, "revision": revision or _head(repo), "name": name}
+        where, name = {"repo": repo, "revision": revision or NO_COMMIT}, repo.rpartition("/")[2]
     else:
-        raise Fault(f"--model {source}: no such directory, and no REPO@REVISION of a hub")
-    model = {**where, "context": context, "concurrency": concurrency}
+        raise Fault(
+            f"--model {source or repr(source)}: no such directory, and no REPO@REVISION of a hub"
+        )
+    model = {**where, "name": name, "context": context, "concurrency": concurrency}
+    if not re.search("[a-z0-9]", name.lower()):  # of which a slug is made
+        model["slug"] = "model"
     data: dict[str, object] = {"models": [model]}
     if memory is not None:
         data |= {"flavour": "cpu", "memory_bytes": int(memory * 2**30)}
@@ -233,6 +242,18 @@ def what_if(
         data["gpus"] = tuple(Gpu(**dict(cards[0].gpu)) for _ in range(gpus))
     (host,) = read_hosts({"what-if": data}, foreign=())
     return host
+
+
+def at_a_commit(host: Host, source: str) -> Host:
+    """The what-if ``host``, at the commit that its repository has now where ``source`` names none.
+
+    The hub is asked when all else has been judged. Raises Fault.
+    """
+    (model,) = host.models
+    if model.repo is None or source.partition("@")[2]:
+        return host
+    found = model.model_copy(update={"revision": _head(model.repo)})
+    return host.model_copy(update={"models": (found,)})
 
 
 def _head(repo: str) -> str:

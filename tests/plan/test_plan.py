@@ -152,6 +152,11 @@ A_MODEL = ["--model", "a/b@" + "0" * 40]
         ([*A_MODEL, "--gpu", "rtx4090"], "(near: `NVIDIA GeForce RTX 4090`"),
         ([*A_MODEL, "--gpu", ""], "none of planner/gpus.py"),
         (["--model", "a/b@main", "--gpu", "H200"], "revision"),
+        (["--model", "a/b", "--gpu", "nope"], "expected one card"),
+        (["--model", "a/b", "--gpu", "H200", "--context", "0"], "context: input should be greater"),
+        (["--model", "a/b", "--gpu", "H200", "--why", "c"], "declared: `b`"),
+        (["--model", "a/b", "--gpu", "H200"], "http://127.0.0.1:9 cannot be reached"),
+        (["--model", "", "--gpu", "H200"], "--model '': no such directory"),
         ([*A_MODEL, "--memory", "nan"], "expected a number of GiB"),
         ([*A_MODEL, "--memory", "inf"], "expected a number of GiB"),
         ([*A_MODEL, "--memory", "0"], "expected a number of GiB"),
@@ -189,6 +194,15 @@ def test_a_what_if_touches_nothing_of_the_projects(tmp_path):
     assert "model.0" in out
     assert [str(directory)] == list(lock.read(tmp_path / "mlx-hosts/models.lock").models)
     assert before == (ours.read_bytes() if ours.exists() else None)
+
+
+@pytest.mark.parametrize("name", ["模型", "_"])
+def test_a_directory_may_be_called_anything(name, tmp_path):
+    """Nobody can give a what-if a `slug`."""
+    directory = llama.write(tmp_path / name)
+    status, out, _ = run("--model", directory, "--memory", 8, XDG_CACHE_HOME=str(tmp_path))
+    assert 0 == status, out
+    assert "model.0" in out
 
 
 def test_a_token_that_is_declared_and_not_there_is_named(tmp_path, known):
