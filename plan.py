@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 try:
     import click
@@ -120,6 +121,11 @@ def judge(context: click.Context, svg: Path | None) -> None:
         raise Fault("give either --why or --json, not both")
     if svg is not None and (svg.is_dir() or not os.access(svg.parent, os.W_OK)):
         raise Fault(f"--svg: {svg}: expected a file in a directory that can be written to")
+    endpoint = os.environ.get("HF_ENDPOINT", "")
+    try:
+        _ = urlsplit(endpoint).port
+    except ValueError as error:  # the hub's client cannot even be imported then
+        raise Fault(f"HF_ENDPOINT: {endpoint}: no address of a hub: {error}") from None
 
 
 def must_be_declared(name: str, hosts: Sequence[Host]) -> None:
@@ -310,6 +316,8 @@ def _secret(source: Secret) -> str:
         return Path(str(source.file)).expanduser().read_text(encoding="utf-8").strip()
     except OSError as error:
         raise Fault(f"hub.token: {source.file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Fault(f"hub.token: {source.file}: not UTF-8; expected a token") from None
 
 
 def run() -> None:

@@ -50,8 +50,8 @@ class _Lfs(BaseModel):
 
 
 def _inside(path: str) -> str:
-    if {"", ".", ".."} & set(path.split("/")):
-        raise ValueError("leads out of the repository")
+    if {"", ".", ".."} & set(path.split("/")) or "\0" in path:
+        raise ValueError("leads out of the repository, or is none")
     return path
 
 
@@ -83,6 +83,12 @@ class Repository:
 
     def files(self) -> tuple[File, ...]:
         """Every file of the commit. Raises HubError."""
+        info = self._info("?blobs=true")
+        if info.sha != self.revision:
+            raise HubError(
+                f"{self.where}: {self._endpoint} answered of another commit, {info.sha[:12]}; "
+                "is nothing in between?"
+            )
         return tuple(
             File(
                 path=item.rfilename,
@@ -90,7 +96,7 @@ class Repository:
                 sha256=item.lfs.sha256 if item.lfs else None,
                 oid=None if item.lfs else item.blob_id,
             )
-            for item in self._info("?blobs=true").siblings
+            for item in info.siblings
         )
 
     def commit(self) -> str:
@@ -137,6 +143,10 @@ class Repository:
 
     def _get(self, url: str, span: tuple[int, int] | None, at_most: int) -> bytes:
         """What is at an address or a part of it; stops reading after ``at_most`` bytes."""
+        if self.token and not (self.token.isascii() and self.token.isprintable()):
+            raise HubError(
+                f"{self.where}: the token (`hub.token`, `HF_TOKEN`) has what no token has"
+            )
         headers = dict(build_hf_headers(token=self.token or False))
         if span is not None:
             headers["Range"] = f"bytes={span[0]}-{span[1]}"
@@ -180,6 +190,9 @@ class Repository:
             ) from None
         except (httpx2.HTTPError, OSError) as error:
             raise HubError(f"{self.where}: {self._endpoint} cannot be reached: {error}") from None
+        # An address of it or of a proxy that is none; a proxy that its client lacks a package for.
+        except (httpx2.InvalidURL, ValueError, ImportError) as error:
+            raise HubError(f"{self.where}: {self._endpoint} cannot be asked: {error}") from None
 
     def _in_time(self, ask: Callable[[], T]) -> T:
         """What ``ask`` returns or raises before the deadline, however slowly the bytes come.

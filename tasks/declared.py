@@ -65,3 +65,5 @@ def secret(source: Secret | None) -> str:
         return Path(str(source.file)).expanduser().read_text(encoding="utf-8").strip()
     except OSError as error:
         raise DeployError(f"secret: {source.file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DeployError(f"secret: {source.file}: not UTF-8; expected a token") from None

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from huggingface_hub.utils import close_session
 
 from hub import client, lock
 from lab.hub import Hub
@@ -60,6 +61,7 @@ def said(endpoint, place):
         INFO.replace("9", "-1") % "config.json",
         INFO % "../../../tmp/x.json",
         INFO % "/tmp/x.json",
+        INFO % "model\\u0000.safetensors",
     ],
 )
 def test_what_is_no_answer_of_a_hub_is_said_so(body, lying, tmp_path):
@@ -71,6 +73,43 @@ def test_what_is_no_answer_of_a_hub_is_said_so(body, lying, tmp_path):
         request.wfile.write(body.encode())
 
     assert "does not answer as a model hub does" in said(lying(answer), tmp_path)
+
+
+def test_a_hub_that_answers_of_another_commit_is_not_believed(lying, tmp_path):
+    """Its files would be kept, and deployed, as those that were asked for."""
+
+    def answer(request):
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write((INFO % "config.json").replace("0" * 40, "1" * 40).encode())
+
+    assert "answered of another commit, 111111111111" in said(lying(answer), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://[bad", "http://host:notaport", "http://127.0.0.1:99999", "http://a..b", "localhost"],
+)
+def test_an_address_that_is_none_is_said_so(address, tmp_path):
+    """As people mistype it."""
+    assert f"{address} cannot be " in said(address, tmp_path)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "foo://host", "http://host:bad"])
+def test_a_proxy_that_nothing_here_can_use_is_said_so(proxy, tmp_path, monkeypatch):
+    """It is the environment's."""
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    close_session()
+    assert "http://hub.invalid cannot be asked" in said("http://hub.invalid", tmp_path)
+    close_session()
+
+
+@pytest.mark.parametrize("token", ["hf_é", "hf_secret\nmore"])
+def test_a_token_that_is_none_is_said_so_and_not_shown(token, lying, tmp_path):
+    """Before anybody is asked."""
+    with pytest.raises(lock.LockError, match="has what no token has") as raised:
+        lock.ensure([(MODEL, "gpu")], tmp_path / "lock", endpoint=lying(None), token=token)
+    assert token[:4] not in str(raised.value)
 
 
 @pytest.mark.parametrize("what", ["body", "headers"])

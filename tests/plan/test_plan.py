@@ -213,6 +213,23 @@ def test_a_token_that_is_declared_and_not_there_is_named(tmp_path, known):
     assert "hub.token: the environment has no `NOWHERE_TOKEN`" in err
 
 
+def test_a_token_of_a_file_that_is_not_text_is_said_so(tmp_path, known):
+    """A picture, say."""
+    (tmp_path / "token").write_bytes(b"\xff\xd8\xff")
+    path = inventory(tmp_path, known, "small", hub={"token": {"file": str(tmp_path / "token")}})
+    assert (1, "", f"hub.token: {tmp_path}/token: not UTF-8; expected a token\n") == run(path)
+
+
+@pytest.mark.parametrize("address", ["http://[bad", "http://host:notaport"])
+def test_an_address_of_a_hub_that_is_none_is_said_so(address):
+    """The hub's client cannot be imported then."""
+    for words in (A_MODEL, ["--model", "a/b"]):
+        status, out, err = run(*words, "--gpu", "H200", HF_ENDPOINT=address)
+        assert (1, "") == (status, out)
+        assert err.startswith(f"HF_ENDPOINT: {address}: no address of a hub: ")
+        assert 1 == len(err.splitlines())
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
