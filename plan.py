@@ -11,8 +11,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,6 +39,8 @@ except ModuleNotFoundError as error:
         f"./plan.py: no `{error.name}` here; it runs in the project's environment: "
         "`make environment`, then `. .venv/bin/activate`"
     )
+except KeyboardInterrupt:
+    sys.exit(128 + signal.SIGINT)
 
 ROOT = Path(__file__).parent
 FITS, COULD_NOT_TELL, DOES_NOT_FIT = 0, 1, 2
@@ -156,15 +160,16 @@ def show(
     as_json: bool,
     svg: Path | None,
 ) -> None:
-    """Print the plan as asked for."""
+    """Print the plan as asked for. Raises Fault."""
     width = None if sys.stdout.isatty() else 160
     console = Console(highlight=False, width=width)
-    if as_json:
-        print(json.dumps(plan.to_json(), indent=1))
-    elif explain is not None:
-        console.print(why(explain, hosts, lock, plan), markup=False, soft_wrap=True)
-    else:
-        console.print(report(plan), soft_wrap=False)
+    with printed():
+        if as_json:
+            print(json.dumps(plan.to_json(), indent=1))
+        elif explain is not None:
+            console.print(why(explain, hosts, lock, plan), markup=False, soft_wrap=True)
+        else:
+            console.print(report(plan), soft_wrap=False)
     if svg is not None:
         with Path(os.devnull).open("w") as nowhere:
             drawn = Console(record=True, width=160, file=nowhere, highlight=False)
@@ -173,6 +178,23 @@ def show(
                 drawn.save_svg(str(svg), title="./plan.py", unique_id="plan")
             except OSError as error:
                 raise Fault(f"--svg: {svg}: {error.strerror}") from None
+
+
+@contextmanager
+def printed() -> Iterator[None]:
+    """Have all on stdout that is printed here, or end: in silence where nobody reads on.
+
+    Raises Fault.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left would be tried once more when the program ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            sys.exit(COULD_NOT_TELL)
+        raise Fault(f"stdout: {error.strerror}") from None
 
 
 def read_inventory(path: Path) -> tuple[Host, ...]:
@@ -323,6 +345,8 @@ def _secret(source: Secret) -> str:
 def run() -> None:
     """Run as a program: one line for a mistake in its options; SIGTERM ends what it started."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal need not have the bars
     try:
         main.main(standalone_mode=False)
     except click.ClickException as error:

@@ -259,6 +259,37 @@ def test_why_prints_every_rule_with_its_numbers(tmp_path, known):
         assert words in out
 
 
+def test_a_terminal_that_has_no_bars_gets_the_plan_all_the_same(tmp_path, known):
+    """What it cannot show is a question mark."""
+    for encoding in ("latin-1", "ascii"):
+        for words in ([], ["--why", "small"]):
+            status, out, err = run(
+                inventory(tmp_path, known, "small"), *words, PYTHONIOENCODING=encoding
+            )
+            assert (0, "") == (status, err)
+            assert "small" in out
+
+
+@pytest.mark.parametrize("words", [[], ["--json"], ["--why", "small"]])
+def test_a_plan_that_cannot_be_printed_is_said_so(words, tmp_path, known):
+    """No plan is taken for made that nobody got."""
+    command = [sys.executable, ROOT / "plan.py", inventory(tmp_path, known, "small"), *words]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (1, "stdout: No space left on device\n") == (done.returncode, done.stderr)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (1, "") == (done.returncode, done.stderr)
+
+
+def test_ctrl_c_while_the_program_is_read_ends_it(tmp_path):
+    """Its libraries take half a second."""
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    assert (130, "", "") == run(PYTHONPATH=str(tmp_path))
+
+
 def test_the_picture_is_made_by_the_program(tmp_path, known):
     """An SVG of the same plan."""
     picture = tmp_path / "plan.svg"
