@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from planner.traced import PROCESSORS, Processor, endings
 
-FORMAT = 11
+FORMAT = 12
 Size = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -90,10 +90,10 @@ def wrong(data: Mapping[str, Any]) -> str:
         return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
     for source, entry in lock.models.items():
         for key, traced in entry.traces.items():
-            on = next((one for one in PROCESSORS if key.partition(" ")[2] == one), None)
+            on = next((one for one in PROCESSORS if key.split(" ", 2)[2:] == [one]), None)
             if on is None:
-                known = ", ".join(PROCESSORS)
-                return f"{source}: traces.{key}: expected a version of mlx-lm and one of {known}"
+                asked = f"versions of mlx-lm and mlx, and one of {', '.join(PROCESSORS)}"
+                return f"{source}: traces.{key}: expected {asked}"
             if isinstance(traced, _Traced) and (missing := _missing(traced, on)):
                 return f"{source}: nothing of `{missing}`"
     return ""

@@ -1,7 +1,7 @@
 """``models.lock``: what is known of each model, so that nobody needs MLX or the network again.
 
 One JSON file beside the inventories. A model is keyed by ``repo@commit`` or by its directory,
-what was traced of it by the version of mlx-lm that traced it and by what it is to run on.
+what was traced of it by the versions of mlx-lm and MLX that traced it and by what it is to run on.
 """
 
 from __future__ import annotations
@@ -123,8 +123,11 @@ class Lock(Record):
 
 
 def trace_key(processor: Processor, mlx_lm: str | None = None) -> str:
-    """What a trace for ``processor`` by a version (None: the one installed) is found by."""
-    return f"{mlx_lm or version('mlx-lm')} {processor}"
+    """What a trace for ``processor`` by a version (None: the one installed) is found by.
+
+    And by the version of MLX that is installed, whose evaluation it is.
+    """
+    return f"{mlx_lm or version('mlx-lm')} {version('mlx')} {processor}"
 
 
 def read(path: Path | str) -> Lock:

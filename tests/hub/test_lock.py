@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -579,12 +580,27 @@ def test_a_trace_for_an_older_gpu_has_attention_in_steps_too(written, tmp_path):
         lock.read(path)
 
 
+def test_what_another_mlx_evaluated_is_traced_again(tmp_path):
+    """Its order and its sizes are that version's; so are its refusals."""
+    path = tmp_path / "models.lock"
+    one = here(llama.write(tmp_path / "model"))
+    first = lock.ensure([(one, "gpu")], path)
+    (key,) = first.models[one.source].traces
+    before = key.replace(f" {version('mlx')} ", " 0.1.0 ")
+    path.write_text(path.read_text().replace(f'"{key}"', f'"{before}"'))
+
+    assert lock.read(path).traced(one, "gpu") is None
+    assert {before, key} == set(lock.ensure([(one, "gpu")], path).models[one.source].traces)
+
+
 def test_a_trace_for_a_processor_that_there_is_none_of_is_refused(written, tmp_path):
     """A plan would not find it, and trace again at every run."""
     path = tmp_path / "models.lock"
     path.write_text(written.replace(' gpu"', ' tpu"'))
 
-    with pytest.raises(lock.LockError, match="tpu: expected a version of mlx-lm and one of cpu"):
+    with pytest.raises(
+        lock.LockError, match="tpu: expected versions of mlx-lm and mlx, and one of"
+    ):
         lock.read(path)
 
 

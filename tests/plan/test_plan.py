@@ -56,7 +56,7 @@ def known(tmp_path):
             source=source,
             files=(),
             checkpoint=Checkpoint(tensors=1, bytes_by_dtype={"BF16": weights}),
-            traces={"0.32.2 gpu": traced(weights, shards=shards, bits=4.5)},
+            traces={lock.trace_key("gpu"): traced(weights, shards=shards, bits=4.5)},
         )
     path = tmp_path / "models.lock"
     lock.write(Lock(models=entries), path)
