@@ -19,6 +19,7 @@ except ModuleNotFoundError as error:
 monkey.patch_all()  # before anything that makes a socket: pyinfra's connections are gevent's
 
 import logging
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -47,9 +48,11 @@ from planner.declared import InventoryError
 from planner.fleet import related
 from reports.fleet import Fleet, HostReport
 from tasks.declared import hosts as declared_hosts
+from tasks.declared import read as read_inventory
 from templates import render
 
 ROOT = Path(__file__).parent
+COULD_NOT_TELL = 1
 SIDE_BY_SIDE = 32  # hosts; each takes a handshake's arithmetic, which one process does in turn
 SECONDS = 60.0  # that a host has to answer in; a runtime of 20,000 files takes one
 
@@ -128,21 +131,18 @@ def check(
 
 
 def load(inventory: str, limit: Sequence[str]) -> tuple[State, list[Host]]:
-    """Load ``config.py`` and an inventory as pyinfra does; raises ``PyinfraError``."""
-    from pyinfra_cli.inventory import make_inventory_from_files  # noqa: PLC0415
+    """Load ``config.py`` and an inventory as pyinfra does.
+
+    Raises ``PyinfraError``, ``InventoryError``.
+    """
     from pyinfra_cli.util import exec_file  # noqa: PLC0415
 
-    if not Path(inventory).is_file():
-        raise PyinfraError(f"{inventory}: no such inventory; expected a file")
     state, config = State(), Config()  # type: ignore[no-untyped-call]
     state.cwd = str(ROOT)
     ctx_state.set(state)  # type: ignore[no-untyped-call]
     ctx_config.set(config)  # type: ignore[no-untyped-call]
-    try:
-        exec_file(str(ROOT / "config.py"))
-        whole = make_inventory_from_files(inventory, cwd=str(ROOT))
-    except Exception as error:  # noqa: BLE001 -- both are programs, they may raise anything
-        raise PyinfraError(f"{inventory}: {type(error).__name__}: {error}") from None
+    exec_file(str(ROOT / "config.py"))
+    whole = read_inventory(inventory)
     ctx_inventory.set(whole)  # type: ignore[no-untyped-call]
     hosts = list(limited(whole, limit))
     state.init(whole, config, initial_limit=hosts if limit else None)
@@ -247,5 +247,16 @@ def unseen(host: str, why: str) -> HostReport:
     return HostReport(name=host, judgement=Judgement(troubles=(why,)))
 
 
+def run() -> None:
+    """Run as a program: a mistake in its options is one line and exit status 1; 2 is drift."""
+    try:
+        main.main(standalone_mode=False)
+    except click.ClickException as error:
+        print(error.format_message(), file=sys.stderr)
+        sys.exit(COULD_NOT_TELL)
+    except click.Abort:  # Ctrl-C
+        sys.exit(128 + signal.SIGINT)
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -199,32 +199,18 @@ def printed() -> Iterator[None]:
 
 def read_inventory(path: Path) -> tuple[Host, ...]:
     """The hosts of a pyinfra inventory file, with its group data. Raises Fault, InventoryError."""
-    if not path.is_file():
-        raise Fault(f"{path}: no such inventory; expected a file such as `inventories/gpu.py`")
     # pyinfra takes half a second to import; a what-if has no need of it.
     from pyinfra.api import Config, State  # noqa: PLC0415
-    from pyinfra.api.arguments import all_global_arguments  # noqa: PLC0415
-    from pyinfra.api.connectors import get_all_connectors  # noqa: PLC0415
     from pyinfra.context import ctx_config, ctx_state  # noqa: PLC0415
-    from pyinfra_cli.exceptions import UnexpectedExternalError  # noqa: PLC0415
-    from pyinfra_cli.inventory import make_inventory_from_files  # noqa: PLC0415
+
+    from tasks import declared  # noqa: PLC0415
 
     ctx_state.set(State())  # type: ignore[no-untyped-call]
     ctx_config.set(Config())  # type: ignore[no-untyped-call]
-    try:
-        whole = make_inventory_from_files(str(path), cwd=str(ROOT))
-    except UnexpectedExternalError as wrapped:
-        error = wrapped.exception
-        raise Fault(f"{path}: {type(error).__name__}: {error}") from None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 -- a program may raise anything
-        raise Fault(f"{path}: {type(error).__name__}: {error}") from None
-    data = {host.name: dict(host.data.dict()) for host in whole}
-    if not data:
+    hosts = declared.hosts(declared.read(path))
+    if not hosts:
         raise Fault(f"{path}: has no hosts")
-    foreign = {name for name, _ in all_global_arguments()}
-    for connector in get_all_connectors().values():  # type: ignore[no-untyped-call]
-        foreign |= set(connector.data_cls.__annotations__)
-    return read_hosts(data, foreign=foreign)
+    return tuple(hosts.values())
 
 
 def what_if(

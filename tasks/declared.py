@@ -14,6 +14,8 @@ from pyinfra.api.exceptions import DeployError, PyinfraError
 from planner.declared import Host, InventoryError, Secret
 from planner.fleet import read_hosts
 
+ROOT = Path(__file__).parents[1]
+
 
 def declared() -> Host:
     """Give the current host's declaration."""
@@ -37,6 +39,29 @@ def check(state: State) -> None:
 
 class InventoryMistakeError(PyinfraError):
     """Stops the run with its message; nothing was touched."""
+
+
+def read(path: str | Path) -> Inventory:
+    """Read an inventory file with its group data, as pyinfra does; raises ``InventoryError``.
+
+    The caller has set the contexts of state and configuration, which an inventory may ask for.
+    """
+    # For programs of their own alone: under `pyinfra` both are loaded, elsewhere they take long.
+    from pyinfra_cli.exceptions import UnexpectedExternalError  # noqa: PLC0415
+    from pyinfra_cli.inventory import make_inventory_from_files  # noqa: PLC0415
+
+    if not Path(path).is_file():
+        there = "expected a file such as `inventories/gpu.py`"
+        raise InventoryError([f"{path}: no such inventory; {there}"])
+    try:
+        whole: Inventory = make_inventory_from_files(str(path), cwd=str(ROOT))
+    except UnexpectedExternalError as wrapped:
+        error: BaseException = wrapped.exception
+    except (Exception, SystemExit) as raised:  # noqa: BLE001 -- a program may raise anything
+        error = raised
+    else:
+        return whole
+    raise InventoryError([f"{path}: {type(error).__name__}: {error}"])
 
 
 def hosts(whole: Inventory) -> dict[str, Host]:
