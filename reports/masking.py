@@ -6,15 +6,18 @@ import re
 
 MASK = "•••"
 # Tokens by their form, and whatever stands behind a name that says so. Better one too many.
+# A text may be a host's file of 64 KiB: a name is looked for once in a word, not from each letter.
 _SECRET = re.compile(
     r"""
       -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----.*?(?:-----END[ ][A-Z ]*PRIVATE[ ]KEY-----|\Z)
     | \b(?:hf|sk|ghp|gho|glpat|xox[abp]|AKIA)[_-]?[A-Za-z0-9_-]{12,}
-    | \beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*
+    | \beyJ[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]*
     | (?<=://)[^/\s:@]+:[^/\s@]+(?=@)
     | (?<=[Bb]earer[ ])\S+
-    | (?i:(?P<name>[\w-]*(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|credential)[\w-]*
-        ["']?\s*[:=]\s*)
+    | (?:(?<![A-Za-z0-9_-])|(?<=PRIVATE[ ]KEY-----))
+      (?i:(?P<name>
+        (?>[A-Za-z0-9_-]*?(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|credential))
+        [\w-]*+["']?\s*+[:=]\s*+)
         (?!(?:\d{1,9}|true|false|null|none)\b)  # max_tokens: 256 is nobody's secret
         ["']?[^\s"',;]+)
     """,

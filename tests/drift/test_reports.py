@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -130,3 +131,26 @@ def test_what_a_name_says_is_secret_is_masked(line: str) -> None:
 def test_what_is_no_secret_is_left_as_it_is(line: str) -> None:
     """Digests, paths and names are what people need to see."""
     assert masked(line) == line
+
+
+@pytest.mark.parametrize("word", ["a", "a-", "token", "api_", "-hf_", "token ", "://a:b"])
+def test_a_long_text_is_masked_at_once(word: str) -> None:
+    """A host's file may be one word of 64 KiB; what stands behind it is masked all the same."""
+    text = word * (65_536 // len(word))
+    began = time.process_time()
+    shown = masked(f"{text}\nmy-token: swordfish99\n")
+    assert time.process_time() - began < 3
+    assert "swordfish99" not in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-----BEGIN PRIVATE KEY-----\nb3\n-----END PRIVATE KEY-----token=swordfish99",
+        "tokentokens-of-mine=swordfish99", "my-token\xe9-\xe9='swordfish99'",
+        "a \xe9token: swordfish99", "token: Bearer swordfish99",
+    ],
+)  # fmt: skip
+def test_a_name_is_found_wherever_in_a_word(text: str) -> None:
+    """At its start or behind what was masked, twice, and beside letters of any language."""
+    assert "swordfish99" not in masked(text)
