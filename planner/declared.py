@@ -27,6 +27,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 FABRIC_PORTS = 8  # that a group over hosts takes after its first one: one for each rank
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # a name that a shell can export
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/.*[^/]$")]
 Flavour = Literal["cpu", "cuda12", "cuda13"]
@@ -108,6 +109,13 @@ class Secret(Declared):
     file: str | None = None
     env: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _not_itself(cls, data: object) -> object:
+        if not isinstance(data, dict | Secret):
+            raise _contradiction('expected `{"env": NAME}` or `{"file": PATH}`, not the secret')
+        return data
+
     @classmethod
     def _contradictions(cls, data: dict[str, Any]) -> Iterator[str]:
         if (data.get("file") is None) == (data.get("env") is None):
@@ -128,6 +136,14 @@ class Site(Declared):
     environment: dict[str, str] = Field(default_factory=dict)
     python: AbsolutePath | None = None  # None: the host's own python3
     uv_cache: AbsolutePath | None = None  # a cache that outlives builds; None: one for each build
+
+    @classmethod
+    def _contradictions(cls, data: dict[str, Any]) -> Iterator[str]:
+        given = data.get("environment")
+        for name in given if isinstance(given, dict) else ():
+            if isinstance(name, str) and not VARIABLE.fullmatch(name):
+                told = name.partition("=")[0]  # behind it stands what may be a secret
+                yield f"environment: `{told}` cannot be exported: expected `[A-Za-z_][A-Za-z0-9_]*`"
 
 
 def _reachable(address: str) -> str:

@@ -6,11 +6,14 @@ inventory so many of them as it needs are a **span**, which serves it once. Pure
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import ValidationError
 
 from planner.declared import KEYS, Host, InventoryError, Model
+
+_UNTOLD = re.compile(r"^(hub|site)\b|token|passw|key|secret", re.IGNORECASE)
 
 
 def read_hosts(
@@ -125,4 +128,7 @@ def _sentence(error: Mapping[str, object]) -> str:
         return f"{where}: unknown key"
     if error["type"] == "contradiction":
         return f"{where}: {message}" if where else message
-    return f"{where}: {message[:1].lower()}{message[1:]}, got {error['input']!r}"
+    given = error["input"]
+    # It may be a secret, or hold one: of a hub, of a site, under such a name, in a list.
+    untold = _UNTOLD.search(where) or not isinstance(given, str | int | float | None)
+    return f"{where}: {message[:1].lower()}{message[1:]}" + ("" if untold else f", got {given!r}")

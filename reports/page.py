@@ -31,7 +31,7 @@ def page(fleet: Fleet) -> str:
         time=fleet.time.replace("T", " ").replace("+00:00", " UTC"),
         seconds=fleet.seconds,
         verdict=fleet.verdict,
-        trouble=fleet.trouble,
+        trouble=masked(fleet.trouble),
         causes=CAUSES,
         hosts=[_host(host, fleet) for host in fleet.hosts],
     )

@@ -33,7 +33,7 @@ def show(fleet: Fleet, console: Console) -> None:
 
 def _whole(fleet: Fleet) -> RenderableType:
     if fleet.trouble:
-        return Text(f"cannot tell: {fleet.trouble}", style="red")
+        return Text(f"cannot tell: {masked(fleet.trouble)}", style="red")
     parts: list[RenderableType] = []
     if any(host.judgement.findings for host in fleet.hosts):
         parts += [_findings(fleet), Text()]

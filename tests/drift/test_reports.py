@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from rich.console import Console
 
 from manifest.findings import Finding
 from manifest.judgement import Judgement
@@ -17,6 +19,7 @@ from reports.junit import junit
 from reports.machine import to_json
 from reports.masking import MASK, masked
 from reports.page import page
+from reports.table import show
 from tests.drift.schemas import mistakes
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/drift.schema.json").read_text())
@@ -109,6 +112,16 @@ def test_a_secret_put_into_a_file_by_hand_is_shown_nowhere(secret: str) -> None:
     for text in (page(bare), junit(bare), json.dumps(to_json(bare), ensure_ascii=False)):
         assert secret.splitlines()[-1] not in text
         assert MASK in text
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_in_what_kept_a_check_from_being_made_is_shown_nowhere(secret: str) -> None:
+    """An inventory that cannot be read may tell of one, in whatever way."""
+    console = Console(file=io.StringIO(), record=True, width=400)
+    told = Fleet(inventory="x", trouble=f"x: no such host: {secret}")
+    show(told, console)
+    for text in (page(told), junit(told), json.dumps(to_json(told)), console.export_text()):
+        assert secret.splitlines()[-1] not in text
 
 
 @pytest.mark.parametrize(

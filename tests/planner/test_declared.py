@@ -129,6 +129,31 @@ def test_every_mistake_is_told_in_a_line_of_its_own(names: set[str]) -> None:
     assert len(lines) == len(expected), lines
 
 
+SECRET = "hf_swordfish99"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"hub": {"token": SECRET}}, 'hub.token: expected `{"env": NAME}` or `{"file": PATH}`'),
+        ({"hub": {"token": {"env": [SECRET]}}}, "hub.token.env: input should be a valid string"),
+        ({"hub": SECRET}, "hub: input should be a valid dictionary"),
+        ({"site": {"environment": {"HTTPS_PROXY": [SECRET]}}}, "site.environment.HTTPS_PROXY: "),
+        ({"site": {"environment": {"HTTPS-PROXY": SECRET}}},
+         "site: environment: `HTTPS-PROXY` cannot be exported"),
+        ({"site": {"environment": {f"A B={SECRET}": ""}}},
+         "site: environment: `A B` cannot be exported"),
+        ({"models": {"token": SECRET}}, "models: input should be a valid tuple"),
+    ],
+)  # fmt: skip
+def test_a_mistake_beside_a_secret_does_not_tell_it(more: dict[str, Any], words: str) -> None:
+    """What was expected is said, and nothing of what was given: errors end in logs."""
+    with pytest.raises(InventoryError) as told:
+        read_hosts({"gpu": {**good(), **more}}, foreign=())
+    assert str(told.value).startswith(f"gpu: {words}")
+    assert SECRET not in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
