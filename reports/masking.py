@@ -23,8 +23,10 @@ _SECRET = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_BYTE = re.compile("[\udc80-\udcff]")  # of a name that is not UTF-8, as Python has it in a text
 
 
 def masked(text: str) -> str:
-    """Give a text without what looks like a secret in it."""
+    """Give a text without what looks like a secret in it; a byte that is not UTF-8 is `\\xff`."""
+    text = _BYTE.sub(lambda one: f"\\x{ord(one[0]) - 0xDC00:02x}", text)
     return _SECRET.sub(lambda found: f"{found['name'] or ''}{MASK}", text)

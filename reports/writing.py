@@ -32,6 +32,8 @@ def write(
     svg_path: Path | None = None,
 ) -> None:
     """Write every report that is asked for; without ``as_json`` the table goes to stdout."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # no host has a say in what is printed
     if as_json:
         print(json.dumps(to_json(fleet), ensure_ascii=False))
     else:
@@ -67,5 +69,5 @@ def _picture(fleet: Fleet) -> str:
 def _replace(path: Path, text: str) -> None:
     """Write a file in one step: whoever scrapes it sees the old one or the new one."""
     new = path.with_name(f".{path.name}.new")
-    new.write_text(text, encoding="utf-8")
+    new.write_text(text, encoding="utf-8", errors="backslashreplace")
     new.replace(path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -20,6 +22,7 @@ from reports.machine import to_json
 from reports.masking import MASK, masked
 from reports.page import page
 from reports.table import show
+from reports.writing import write
 from tests.drift.schemas import mistakes
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/drift.schema.json").read_text())
@@ -167,3 +170,28 @@ def test_a_long_text_is_masked_at_once(word: str) -> None:
 def test_a_name_is_found_wherever_in_a_word(text: str) -> None:
     """At its start or behind what was masked, twice, and beside letters of any language."""
     assert "swordfish99" not in masked(text)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_name_that_is_not_utf_8_is_written_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, as_json: bool
+) -> None:
+    """Its bytes are told as `\\xff`, whatever takes the reports; another host's are written too."""
+    entries = Finding(
+        cause="unmanaged", kind="directory", id="/etc", attribute="entries", found=("b\udcff",)
+    )
+    noted = Finding(cause="unmanaged", kind="file", id="/etc/c\udcfe", note="\ud800")
+    host = HostReport(name="h", judgement=Judgement(findings=(entries, noted), checked=3))
+    told = replace(fleet(), hosts=(host, *fleet().hosts))
+    printed = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding="utf-8"))
+    page_path, junit_path = tmp_path / "page.html", tmp_path / "junit.xml"
+
+    write(told, as_json=as_json, html_path=page_path, junit_path=junit_path)
+
+    sys.stdout.flush()
+    texts = [printed.getvalue().decode(), page_path.read_text(), junit_path.read_text()]
+    if as_json:
+        texts[0] = json.loads(texts[0])["hosts"][0]["findings"][0]["found"][0]
+        assert texts[0] == r"b\xff"
+    assert all(r"b\xff" in text for text in texts)
