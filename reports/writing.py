@@ -43,7 +43,8 @@ def write(
     texts: dict[Path | None, Callable[[], str]] = {
         html_path: lambda: page(fleet),
         junit_path: lambda: junit(fleet),
-        metrics_path: lambda: _metrics(fleet),
+        # Of a check of no host there is nothing to tell; the age of what was told last alerts.
+        metrics_path if fleet.hosts else None: lambda: _metrics(fleet),
         svg_path: lambda: _picture(fleet),
     }
     for path, text in texts.items():

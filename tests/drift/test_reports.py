@@ -195,3 +195,13 @@ def test_a_name_that_is_not_utf_8_is_written_everywhere(
         texts[0] = json.loads(texts[0])["hosts"][0]["findings"][0]["found"][0]
         assert texts[0] == r"b\xff"
     assert all(r"b\xff" in text for text in texts)
+
+
+def test_a_check_of_no_host_leaves_the_metrics_as_they_were(tmp_path: Path) -> None:
+    """An alert on the age of the last check needs its time; without series there is no alert."""
+    path = tmp_path / "drift.prom"
+    write(fleet(), metrics_path=path)
+    before = path.read_text()
+    write(Fleet(inventory="x", time=fleet().time, trouble="SyntaxError"), metrics_path=path)
+    assert path.read_text() == before
+    assert "mlx_drift_checked_timestamp_seconds{" in before
