@@ -19,9 +19,10 @@ except ModuleNotFoundError as error:
 monkey.patch_all()  # before anything that makes a socket: pyinfra's connections are gevent's
 
 import logging
+import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -83,10 +84,11 @@ def main(  # noqa: PLR0913, PLR0917 -- one for each option
     """Check that every host of INVENTORY is as declared."""
     # What a connection dies of is in the report; paramiko's tracebacks help nobody.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+    must_be_writable({"html": html, "junit": junit, "metrics": metrics, "svg": svg})
     fleet = check(str(inventory), limit, seconds=seconds, ask=ask, deep=deep)
     from reports.writing import write  # noqa: PLC0415 -- while hosts answer, nobody needs it
 
-    write(
+    unwritten = write(
         fleet,
         as_json=as_json,
         html_path=html,
@@ -94,7 +96,18 @@ def main(  # noqa: PLR0913, PLR0917 -- one for each option
         metrics_path=metrics,
         svg_path=svg,
     )
+    if unwritten:
+        raise click.ClickException("\n".join(unwritten))
     sys.exit(fleet.exit_status)
+
+
+def must_be_writable(paths: Mapping[str, Path | None]) -> None:
+    """Refuse a report that could not be written, before any host is asked."""
+    for option, path in paths.items():
+        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            raise click.ClickException(
+                f"--{option}: {path}: expected a file in a directory that can be written to"
+            )
 
 
 def check(

@@ -30,8 +30,11 @@ def write(
     junit_path: Path | None = None,
     metrics_path: Path | None = None,
     svg_path: Path | None = None,
-) -> None:
-    """Write every report that is asked for; without ``as_json`` the table goes to stdout."""
+) -> list[str]:
+    """Write every report that is asked for; without ``as_json`` the table goes to stdout.
+
+    Gives a line for each file that could not be written.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # no host has a say in what is printed
     if as_json:
@@ -47,9 +50,14 @@ def write(
         metrics_path if fleet.hosts else None: lambda: _metrics(fleet),
         svg_path: lambda: _picture(fleet),
     }
+    unwritten: list[str] = []
     for path, text in texts.items():
-        if path is not None:
-            _replace(path, text())
+        try:
+            if path is not None:
+                _replace(path, text())
+        except OSError as error:  # a full disk: the others may be on another
+            unwritten.append(f"{path}: {error.strerror}")
+    return unwritten
 
 
 def _metrics(fleet: Fleet) -> str:

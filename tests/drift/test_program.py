@@ -57,3 +57,17 @@ def test_an_inventory_that_is_wrong_ends_with_1(tmp_path: Path, content: str, sa
     status, out, _ = run(path)
     assert status == 1
     assert says in out
+
+
+@pytest.mark.parametrize("option", ["--html", "--junit", "--metrics", "--svg"])
+@pytest.mark.parametrize("path", ["/nowhere/report", "/"])
+def test_a_report_that_cannot_be_written_is_told_before_any_host_is_asked(
+    tmp_path: Path, option: str, path: str
+) -> None:
+    """Nor is the inventory read."""
+    inventory = tmp_path / "inventory.py"
+    inventory.write_text(f"open({str(tmp_path / 'read')!r}, 'w')")
+    status, out, err = run(inventory, option, path)
+    assert (status, out) == (1, "")
+    assert err == f"{option}: {path}: expected a file in a directory that can be written to\n"
+    assert not (tmp_path / "read").exists()

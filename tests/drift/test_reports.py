@@ -205,3 +205,11 @@ def test_a_check_of_no_host_leaves_the_metrics_as_they_were(tmp_path: Path) -> N
     write(Fleet(inventory="x", time=fleet().time, trouble="SyntaxError"), metrics_path=path)
     assert path.read_text() == before
     assert "mlx_drift_checked_timestamp_seconds{" in before
+
+
+def test_a_report_that_cannot_be_written_keeps_no_other_from_it(tmp_path: Path) -> None:
+    """What became of each is told: a directory may have gone, a disk be full."""
+    gone, junit_path = tmp_path / "gone/page.html", tmp_path / "junit.xml"
+    unwritten = write(fleet(), html_path=gone, junit_path=junit_path)
+    assert unwritten == [f"{gone}: No such file or directory"]
+    assert junit_path.exists()
