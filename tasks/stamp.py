@@ -64,5 +64,8 @@ def _commit() -> str:
         "--dirty",
         "--abbrev=40",
     ]
-    done = subprocess.run(git, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "not a git checkout"
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # git is not installed: the project came as an archive
+        commit = ""
+    return commit or "not a git checkout"

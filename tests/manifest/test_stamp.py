@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from manifest.manifest import Manifest
 from manifest.resources import Package, Resource
 from manifest.stamp import Run, Stamp, StampError, loads
+from tasks.stamp import this_run
 from tests.manifest.every import MANIFESTS, WORDS
 
 RUNS = st.builds(Run, operator=WORDS, time=WORDS, commit=WORDS)
@@ -106,3 +108,9 @@ def test_everything_holds_each_resource_once(
     for manifest in (applied, intended):
         last |= manifest.by_address() if manifest else {}
     assert everything == last
+
+
+def test_a_run_without_git_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine may have no git: a deploy goes on."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert this_run.__wrapped__().commit == "not a git checkout"
