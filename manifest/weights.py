@@ -55,6 +55,7 @@ def snapshot(repo: str, revision: str, blobs: tuple[Blob, ...]) -> Snapshot:
 
 def directory(path: str, blobs: tuple[Blob, ...]) -> Snapshot:
     """Declare a directory that is on the host already: verified, recorded, never changed."""
-    name = path.strip("/").replace("/", "-")
-    record = f"{layout.RECORDS}/path-{name}.json"
+    # Readable by its end, short enough for a file, and told from every other by a digest.
+    name = path.strip("/").replace("/", "-")[-50:]
+    record = f"{layout.RECORDS}/path-{name}-{digest(path)[:12]}.json"
     return Snapshot(path=path, record=record, repo=None, revision=None, blobs=blobs)

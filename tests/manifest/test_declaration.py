@@ -22,7 +22,7 @@ from manifest.resources import (
     UnitSet,
     Weights,
 )
-from manifest.weights import Blob, snapshot
+from manifest.weights import Blob, directory, snapshot
 from planner.bound import Bound, BoundGpu
 from planner.declared import Gpu as PlannedGpu
 from planner.declared import Host
@@ -337,3 +337,13 @@ def test_a_model_that_is_whole_is_told_of_no_group() -> None:
     settings = json.loads(declaration.contents["/etc/mlx-hosts/instances/qwen.0.json"])
     assert "group" not in settings
     assert not any("30-group" in path for path in declaration.contents)
+
+
+def test_each_directory_of_weights_has_a_record_of_its_own() -> None:
+    """However alike their paths, and in a name that a file system takes."""
+    long = "/srv/" + "\u6a21" * 80
+    paths = ("/data/models-x", "/data/models/x", "/data-models/x", f"{long}/a", f"{long}/b")
+    names = [directory(path, ()).record.rpartition("/")[2] for path in paths]
+    assert len({*names}) == len(paths)
+    assert names[0].startswith("path-data-models-x-")
+    assert max(len(name.encode()) for name in names) < 240, "and what is written before its move"
