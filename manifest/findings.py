@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from manifest.manifest import Manifest
-from manifest.resources import Certificate, File, Instance, Json, Reboot, Resource, Unit
+from manifest.resources import File, Instance, Json, Reboot, Resource, Unit
 from manifest.stamp import Stamp
 
 Cause = Literal[
@@ -45,7 +45,6 @@ _OUT_OF_DATE = frozenset({
     ("unit", "stale"),
     ("driver", "module"),
     ("driver", "library"),
-    ("certificate", "expiring"),
     ("reboot", "pending"),
 })  # fmt: skip
 # Attributes that are sets: one too many is nobody's, one too few is missing.
@@ -122,8 +121,6 @@ def _plain(value: object) -> object:
 
 
 def _sharpened(one: Resource, *, ask: bool) -> Resource:
-    if isinstance(one, Certificate):
-        return replace(one, expiring=False)
     if isinstance(one, Instance) and ask and one.name == one.leader:
         return replace(one, answers=True)
     return one

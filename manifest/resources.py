@@ -244,17 +244,6 @@ class DeviceSet(Resource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate(Resource):
-    """A TLS certificate in a file, and how long it lasts."""
-
-    kind: ClassVar[str] = "certificate"
-    key: ClassVar[str] = "path"
-    path: str
-    ends: str | None = None  # date in UTC, 2027-11-22
-    expiring: bool | None = None  # within RENEWAL_DAYS (probe_program.py), or over
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reboot(Resource):
     """Whether packages wait for a reboot to come into use."""
 
@@ -282,7 +271,6 @@ KINDS: dict[str, type[Resource]] = {
         Driver,
         Device,
         DeviceSet,
-        Certificate,
         Reboot,
     )
 }

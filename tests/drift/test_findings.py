@@ -12,7 +12,6 @@ from manifest.findings import Finding, compare
 from manifest.judgement import judge
 from manifest.manifest import Manifest
 from manifest.resources import (
-    Certificate,
     Directory,
     File,
     Instance,
@@ -140,15 +139,10 @@ def test_a_unit_on_its_way_up_is_no_drift() -> None:
 
 
 def test_what_runs_something_older_is_out_of_date() -> None:
-    """Wrong inputs, deleted files, a certificate about to end, a reboot that is due."""
+    """Wrong inputs, deleted files, a reboot that is due."""
     up = [UNIT, INSTANCE]
     stale = [UNIT, replace(INSTANCE, inputs="99", deleted=True)]
     assert {cause for cause, _, _ in found(up, up, stale)} == {"out of date"}
-    certificate = Certificate(path="/c.pem")
-    ending = Certificate(path="/c.pem", ends="2026-11-30", expiring=True)
-    assert found([certificate], [certificate], [ending]) == [
-        ("out of date", "certificate:/c.pem", "expiring")
-    ]
     due = compare([], Stamp(run=RUN), Manifest((Reboot(pending=True),)))
     assert [(one.cause, one.address) for one in due] == [("out of date", "reboot:host")]
 
