@@ -41,11 +41,6 @@ class Manifest:
         """Give what ``read`` reads."""
         return [resource.to_json() for resource in self.resources]
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the JSON, in hexadecimal."""
-        return digest(self.to_json())
-
 
 def read(data: Iterable[dict[str, Any]]) -> Manifest:
     """Make a manifest of its JSON; raises ``ValueError`` where it is not one."""

@@ -20,10 +20,9 @@ def test_what_is_written_is_read_again(resource: Resource) -> None:
 
 @given(MANIFESTS)
 def test_a_manifest_survives_json(manifest: Manifest) -> None:
-    """In the same order, with the same digest."""
+    """In the same order."""
     again = read(json.loads(json.dumps(manifest.to_json())))
     assert again == manifest
-    assert again.digest == manifest.digest
     assert list(again.by_address()) == [one.address for one in manifest]
 
 
@@ -56,10 +55,9 @@ def test_nothing_is_declared_twice() -> None:
         Manifest((Package(name="x"), Package(name="x", installed=False)))
 
 
-@given(MANIFESTS)
-def test_a_digest_is_of_the_content(manifest: Manifest) -> None:
+def test_a_digest_is_of_the_content() -> None:
     """64 hexadecimal digits, the same for the same, whatever the order of keys."""
-    assert len(manifest.digest) == 64
+    assert len(digest({})) == 64
     assert digest({"a": 1, "b": [2, "é"]}) == digest({"b": [2, "é"], "a": 1})
     assert digest([1, 2]) != digest([2, 1])
 
