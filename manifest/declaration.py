@@ -35,7 +35,6 @@ class Model:
     instance: str
     snapshot: Snapshot
     settings: Mapping[str, Any]  # the guard's, but for paths and digests, which are filled in here
-    memory_bytes: int | None = None
     stop_timeout_s: int = 60
     group: tuple[str, ...] = ()  # the instances of all ranks, where there are several
     fabric: tuple[str, ...] = ()  # the addresses of their hosts, where these are several
@@ -162,7 +161,6 @@ def _served(model: Model, engine: Environment) -> Served:
             "stop_timeout_s": model.stop_timeout_s,
         },
         weights=model.snapshot.files,
-        memory_bytes=model.memory_bytes,
         stop_timeout_s=model.stop_timeout_s,
         group=model.group,
         fabric=model.fabric,

@@ -24,7 +24,6 @@ class Served:
     instance: str  # SLUG.REPLICA, of a rank above 0 SLUG.REPLICA.RANK
     settings: dict[str, Any]  # the guard's configuration, but for `inputs`
     weights: str | None  # digest of the model's files
-    memory_bytes: int | None = None  # the unit's limit on the host's memory; None: none
     stop_timeout_s: int = 60
     group: tuple[str, ...] = ()  # the instances of all ranks, where there are several
     fabric: tuple[str, ...] = ()  # the addresses of their hosts, where these are several

@@ -122,14 +122,11 @@ def test_the_unit_is_the_checkouts(host: Host, name: str) -> None:
 def test_the_drop_ins_are_the_checkouts(
     host: Host, instance: Instance, settings: dict[str, Any], fabric: list[str]
 ) -> None:
-    """Limits, mounts and devices are the templates with this instance's figures filled in."""
+    """Times, mounts and devices are the templates with this instance's figures filled in."""
     folder = f"/etc/systemd/system/{instance.unit}.d"
     limits = owned_text(host, f"{folder}/10-limits.conf")
-    maxima = [line for line in limits.splitlines() if line.startswith("MemoryMax=")]
-    memory = int(maxima[0].partition("=")[2]) if maxima else None
-    served = {**settings, "memory_bytes": memory}
     mounts = instance.host.data.get("mounts") or ()
-    assert limits == rendered("mlx-model-limits.conf", served=served, mounts=mounts)
+    assert limits == rendered("mlx-model-limits.conf", served=settings, mounts=mounts)
     if instance.host.gpu:
         devices = owned_text(host, f"{folder}/20-gpu.conf")
         assert devices == rendered("mlx-model-gpu.conf")

@@ -120,7 +120,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "a setting": {"model": replace(MODEL, settings={**MODEL.settings, "context_tokens": 4096})},
     "the weights": {"model": replace(MODEL, snapshot=replace(MODEL.snapshot, blobs=BLOBS))},
     "the commit": {"model": replace(MODEL, snapshot=snapshot("a/b", "1" * 40, BLOBS))},
-    "the memory": {"model": replace(MODEL, memory_bytes=2**30)},
     "the time to stop": {"model": replace(MODEL, stop_timeout_s=90)},
     "the interpreter": {"bound": replace(BOUND, python="/opt/python/bin/python3")},
     "its version": {"bound": replace(BOUND, python_version="3.11.3")},

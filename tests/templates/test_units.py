@@ -21,11 +21,10 @@ RANK = "mlx-rank@qwen3-30b.0.1.service"
 GPUS = ("GPU-5a3e7c1e-0000-0000-0000-000000000001", "GPU-5a3e7c1e-0000-0000-0000-000000000002")
 VARIANTS: dict[str, dict[str, Any]] = {
     "cpu": {},
-    "cpu, memory": {"memory_bytes": 6 * 1024**3},
     "cpu, mounts": {"mounts": ("/srv/models", "/srv/other models", "/srv/100%")},
     "gpu": {"gpu": True},
     "gpu, one of two ranks": {"gpu": True, "others": (RANK,)},
-    "gpu, memory, mounts": {"gpu": True, "memory_bytes": 2**40, "mounts": ("/srv/models",)},
+    "gpu, mounts": {"gpu": True, "mounts": ("/srv/models",)},
 }
 
 
@@ -52,15 +51,12 @@ def write(
     folder: Path,
     *,
     gpu: bool = False,
-    memory_bytes: int | None = None,
     mounts: tuple = (),
     others: tuple = (),
 ) -> None:
     """Write a host's units as a deploy would."""
     python = sys.executable  # systemd looks for the program of each unit
-    served = SimpleNamespace(
-        instance="qwen3-30b.0", stop_timeout_s=60, memory_bytes=memory_bytes, unit=INSTANCE
-    )
+    served = SimpleNamespace(instance="qwen3-30b.0", stop_timeout_s=60, unit=INSTANCE)
     drop_ins = folder / f"{INSTANCE}.d"
     drop_ins.mkdir()
     limits = render("mlx-model-limits.conf", served=served, mounts=mounts)
@@ -116,11 +112,10 @@ def test_a_template_demands_every_name_it_uses(template: str) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_what_is_written_is_what_was_asked(tmp_path: Path, name: str) -> None:
-    """Limits, mounts and devices stand in the drop-ins of those that have them, and only there."""
+    """Times, mounts and devices stand in the drop-ins of those that have them, and only there."""
     asked = VARIANTS[name]
     write(tmp_path, **asked)
     limits = (tmp_path / f"{INSTANCE}.d" / "10-limits.conf").read_text()
-    assert ("MemoryMax=" in limits) == ("memory_bytes" in asked)
     for mount in asked.get("mounts", ()):
         assert f"RequiresMountsFor={mount}\n" in limits.replace('"', "").replace("%%", "%")
     assert "TimeoutStopSec=75\n" in limits
