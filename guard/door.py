@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -64,7 +65,13 @@ class Connection(HttpToolsProtocol):
             return
         if self._patience is not None:
             self._head += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse_what_is_no_http()
         if self._patience is not None and self._head > HEAD_BYTES:
             self.transport.abort()
 
@@ -74,6 +81,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._have_a_head()
+        if self.parser.should_upgrade():
+            return  # it is read anew
         if self.cycle is not None and not self.cycle.response_complete:
             # One more before the first is answered: uvicorn would stop reading until then, and so
             # not see that the client goes. The connection ends with the answer to the first, and
@@ -88,12 +97,32 @@ class Connection(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self._refused:
+        if not self._refused and not self.parser.should_upgrade():
             super().on_message_complete()
 
     def leave_unless_answered(self) -> None:
         if self.cycle is not None and not self.cycle.response_started:
             self.transport.abort()
+
+    def _stay(self, rest: bytes) -> None:
+        """Read a request anew that asks for another protocol, without its asking.
+
+        Nothing else is spoken here, and who asks may be ignored (RFC 9110, 7.8).  The parser takes
+        the body for the other protocol's, and what comes later for the next request.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse_what_is_no_http()
+            return
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
+
+    def _refuse_what_is_no_http(self) -> None:
+        words = "Invalid HTTP request received."
+        self.logger.warning(words)
+        self.send_400_response(words)
 
     def _wait_for_a_head(self) -> None:
         self._have_a_head()

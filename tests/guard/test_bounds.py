@@ -239,6 +239,62 @@ def test_a_head_without_end_is_not_kept(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+async def echo(scope: door.Scope, receive: door.Receive, send: door.Send) -> None:
+    """Says what it was asked: the method, the path, the body."""
+    said, more = f"{scope['method']} {scope['path']} ".encode(), True
+    while more:
+        message = await receive()
+        said += message["body"]
+        more = message["more_body"]
+    head = {"status": 200, "headers": [(b"content-length", b"%d" % len(said))]}
+    await send({"type": "http.response.start", **head})
+    await send({"type": "http.response.body", "body": said})
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("cut", [0, 20, 100, 1000])
+@pytest.mark.parametrize("length", [b"Content-Length: 35", b"Transfer-Encoding: chunked"])
+def test_who_asks_for_another_protocol_is_answered_in_this_one(
+    tmp_path: Path, length: bytes, cut: int
+) -> None:
+    """As Java's client does at first: its body is its body, however late, and no request."""
+    path = tmp_path / "s"
+    body = b"23\r\n%b\r\n0\r\n\r\n" % SMUGGLED if b"chunked" in length else SMUGGLED
+    sent = b"POST /a HTTP/1.1\r\nHost: x\r\n%b%b\r\n\r\n" % (UPGRADE, length)
+    cut = min(cut, len(sent))
+
+    async def run() -> None:
+        async with opened(path, echo), asyncio.timeout(10):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(sent[:cut])
+            await asyncio.sleep(0.1)
+            writer.write(sent[cut:] + body)
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+            said = b"POST /a " + SMUGGLED
+            assert await reader.readexactly(len(said)) == said
+            writer.write(SMUGGLED.replace(b"Host", b"Connection: close\r\nHost"))
+            assert (await reader.read()).endswith(b"\r\n\r\nGET /smuggled ")
+
+    asyncio.run(run())
+
+
+def test_who_asks_for_a_tunnel_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+
+    async def run() -> None:
+        async with opened(path, echo), asyncio.timeout(10):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n" + SMUGGLED)
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert answer.count(b"HTTP/1.1") == 1
+
+    asyncio.run(run())
+
+
 def test_who_sends_two_requests_at_once_is_seen_to_go(instance: Instance) -> None:
     """The second is not read, so that the first one's client is watched; it stops at once."""
     with connected(instance) as client:
