@@ -24,7 +24,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 BACKLOG = 1024
 FLUSH_S = 2.0  # for answers that are written but not yet taken, when nothing is left to wait for
 HEAD_PATIENCE_S = 30.0  # from the first byte of a request, or from the connection, to its headers
-HEAD_BYTES = 65_536
+HEAD_BYTES = 65_536  # and of what else is no body: trailers, sizes of chunks, what precedes a head
+TICKS = 10  # of uvicorn's, in a second
+TAKE_PATIENCE_S = 60.0  # from the end of an answer until all of it is taken
 
 
 def listen(path: Path) -> socket.socket:
@@ -44,7 +46,8 @@ class Connection(HttpToolsProtocol):
     """uvicorn's, with bounds that it has not: on connections, on heads, on requests at once."""
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2  # the engine's need descriptors, too
-    _head = 0  # bytes of a request's head so far
+    _head = 0  # bytes since the last of a body, or of a head that was whole
+    _taken = 0.0  # when last there was nothing to take, or an answer went on
     _refused = False  # what comes is not looked at any more, but for its end
     _patience: asyncio.TimerHandle | None = None
 
@@ -54,6 +57,7 @@ class Connection(HttpToolsProtocol):
             transport.abort()
             return
         super().connection_made(transport)
+        self._taken = self.loop.time()
         self._wait_for_a_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -63,8 +67,9 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        if self._patience is not None:
-            self._head += len(data)
+        if self._patience is None and (self.cycle is None or self.cycle.response_complete):
+            self._wait_for_a_head()  # whatever it is that comes: a rest of a body, an empty line
+        self._head += len(data)
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -72,7 +77,7 @@ class Connection(HttpToolsProtocol):
             self._stay(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse_what_is_no_http()
-        if self._patience is not None and self._head > HEAD_BYTES:
+        if self._head > HEAD_BYTES:
             self.transport.abort()
 
     def on_message_begin(self) -> None:
@@ -93,6 +98,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._head = 0
         if not self._refused:
             super().on_body(body)
 
@@ -102,6 +108,23 @@ class Connection(HttpToolsProtocol):
 
     def leave_unless_answered(self) -> None:
         if self.cycle is not None and not self.cycle.response_started:
+            self.transport.abort()
+
+    def leave_unless_taken(self) -> None:
+        """Called each second: neither uvicorn nor the transport bounds how long an answer waits.
+
+        A client that reads a stream too slowly is found elsewhere (watch.py), and told.
+        """
+        cycle = self.cycle
+        goes_on = (
+            cycle is not None
+            and cycle.chunked_encoding
+            and not cycle.response_complete
+            and not self.transport.is_closing()
+        )
+        if goes_on or not self.transport.get_write_buffer_size():
+            self._taken = self.loop.time()
+        elif self.loop.time() - self._taken > TAKE_PATIENCE_S:
             self.transport.abort()
 
     def _stay(self, rest: bytes) -> None:
@@ -164,6 +187,13 @@ class Door(uvicorn.Server):
                 connection.leave_unless_answered()
         self.config.timeout_graceful_shutdown = max(FLUSH_S, within_s)  # type: ignore[assignment]
         self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.leave_unless_taken()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

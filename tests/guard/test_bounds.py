@@ -239,6 +239,122 @@ def test_a_head_without_end_is_not_kept(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+HALF_POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "more"), [(GET, b"\r\n"), (HALF_POST, b"x"), (CHUNKED, b"1;"), (CHUNKED, b"0\r\n")]
+)
+def test_what_comes_after_an_answer_is_a_head_soon_or_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: bytes, more: bytes
+) -> None:
+    """Any byte keeps a connection from being idle; half a request is not waited for either."""
+    monkeypatch.setattr(door, "HEAD_PATIENCE_S", 0.3)
+    path = tmp_path / "s"
+
+    async def run() -> None:
+        async with opened(path, hello), asyncio.timeout(10):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(request_)
+            await reader.readuntil(b"hello\r\n0\r\n\r\n")
+            await asyncio.sleep(0.5)  # idle it may be
+            writer.write(more)
+            assert await reader.read() == b""
+
+    asyncio.run(run())
+
+
+def test_a_rest_of_a_body_that_nobody_reads_may_still_come(tmp_path: Path) -> None:
+    """A proxy that is answered early goes on sending, and uses the connection again."""
+    path = tmp_path / "s"
+
+    async def run() -> None:
+        async with opened(path, hello), asyncio.timeout(10):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(HALF_POST)
+            await reader.readuntil(b"hello\r\n0\r\n\r\n")
+            for _ in range(10):
+                writer.write(b"x" * 100)
+                await asyncio.sleep(0.01)
+            writer.write(GET)
+            await reader.readuntil(b"hello\r\n0\r\n\r\n")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("application", ["hello", "echo"])
+@pytest.mark.parametrize("line", [b"a: " + b"b" * 1000 + b"\r\n", b"b" * 1000])
+def test_trailers_without_end_are_not_kept(tmp_path: Path, application: str, line: bytes) -> None:
+    """Before the answer and after it, in lines or in one."""
+    path = tmp_path / "s"
+
+    async def run() -> None:
+        async with opened(path, {"hello": hello, "echo": echo}[application]), asyncio.timeout(10):
+            _, writer = await asyncio.open_unix_connection(path)
+            writer.write(CHUNKED + b"1\r\nx\r\n0\r\na: ")
+            await asyncio.sleep(0.1)
+            for _ in range(3 * door.HEAD_BYTES // 1000):
+                writer.write(line)
+                await asyncio.sleep(0.001)
+            assert writer.is_closing()
+
+    asyncio.run(run())
+
+
+def test_a_body_of_small_chunks_is_no_head(tmp_path: Path) -> None:
+    """However much their sizes are together."""
+    path = tmp_path / "s"
+    many = door.HEAD_BYTES // 4
+
+    async def run() -> None:
+        async with opened(path, echo), asyncio.timeout(10):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(CHUNKED)
+            for _ in range(64):
+                writer.write(b"1\r\nx\r\n" * (many // 64))
+                await asyncio.sleep(0.001)
+            writer.write(b"0\r\n\r\n")
+            await reader.readuntil(b"POST / " + b"x" * many)
+
+    asyncio.run(run())
+
+
+def descriptors() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+@pytest.mark.parametrize(
+    ("more", "requests", "length"),
+    [(b"", 1, 4_000_000), (b"Connection: close\r\n", 1, 4_000_000), (b"", 40, 20_000)],
+)
+def test_an_answer_that_is_not_taken_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: bytes, requests: int, length: int
+) -> None:
+    """Of a connection that stays or ends; nor those of many requests, which pile up."""
+    monkeypatch.setattr(door, "TAKE_PATIENCE_S", 0.5)
+    path = tmp_path / "s"
+
+    async def large(_: door.Scope, __: door.Receive, send: door.Send) -> None:
+        head = {"status": 200, "headers": [(b"content-length", b"%d" % length)]}
+        await send({"type": "http.response.start", **head})
+        await send({"type": "http.response.body", "body": b"x" * length})
+
+    async def run() -> None:
+        async with opened(path, large):
+            before = descriptors()
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(str(path))
+            with client:
+                for _ in range(requests):
+                    client.sendall(GET[:-2] + more + b"\r\n")
+                    await asyncio.sleep(0.02)
+                await asyncio.sleep(3)
+                assert descriptors() == before + 1
+
+    asyncio.run(run())
+
+
 async def echo(scope: door.Scope, receive: door.Receive, send: door.Send) -> None:
     """Says what it was asked: the method, the path, the body."""
     said, more = f"{scope['method']} {scope['path']} ".encode(), True
