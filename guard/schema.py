@@ -93,6 +93,8 @@ class ToolCall(Strict):
     id: NonEmpty
     type: Literal["function"]
     function: CalledFunction
+    index: int | None = Field(default=None, exclude=True)
+    """OpenAI's client keeps it in what it puts together of a stream; nobody here reads it."""
 
 
 class InstructionMessage(Strict):
@@ -122,6 +124,8 @@ class AssistantMessage(Strict):
     reasoning: Text | None = None
     reasoning_content: Text | None = None
     tool_calls: Annotated[list[ToolCall], Field(min_length=1, fail_fast=True)] | None = None
+    annotations: list[Any] | None = Field(default=None, max_length=0, exclude=True)
+    """Of OpenAI's own answers, which have no web search; nobody here reads it."""
 
     @model_validator(mode="after")
     def _says_something(self) -> AssistantMessage:
@@ -134,6 +138,8 @@ class ToolMessage(Strict):
     role: Literal["tool"]
     content: Content
     tool_call_id: NonEmpty
+    name: Text | None = Field(default=None, exclude=True)
+    """Some clients say whose result it is; the call has the name."""
 
 
 def _role(value: Any) -> str:  # noqa: ANN401 - any JSON

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from guard.errors import Refusal
 from guard.schema import ChatRequest, CompletionRequest, check_chat
+from guard.translate import messages
 
 MANY = 5000
 SAID = {"role": "user", "content": "x"}
@@ -61,6 +62,26 @@ def test_a_prompt_of_mistakes_is_given_up_at_the_first(prompt: list[Any]) -> Non
 def test_a_null_is_absent_whatever_its_key_and_however_many(message: dict[str, Any]) -> None:
     """OpenAI's client sends an answer back with every key that it knows, most of them null."""
     assert check_chat({"model": "m", "messages": [message]}).messages[0].role == message["role"]
+
+
+def test_what_clients_add_to_messages_is_dropped() -> None:
+    """OpenAI's keeps a call's index from a stream; others name results, and have no annotations."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    calling = {"role": "assistant", "content": "", "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "1", "content": "x"}
+    added = [
+        SAID,
+        calling | {"tool_calls": [call | {"index": 0}], "annotations": []},
+        result | {"name": "f"},
+    ]
+    plain = messages(check_chat({"model": "m", "messages": [SAID, calling, result]}))
+    assert messages(check_chat({"model": "m", "messages": added})) == plain
+
+
+def test_annotations_that_say_something_are_refused() -> None:
+    said = {"role": "assistant", "content": "x", "annotations": [{"type": "url_citation"}]}
+    with pytest.raises(Refusal, match="annotations"):
+        check_chat({"model": "m", "messages": [said]})
 
 
 @pytest.mark.parametrize("nulls", [0, 100])
