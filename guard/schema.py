@@ -64,6 +64,8 @@ def _arguments(text: str) -> str:
     """The engine parses them, and templates walk them as a mapping."""
     try:
         value = json.loads(text)
+        # Python's reader takes NaN, and half a character, which nobody can encode.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         raise ValueError("tool call arguments must be JSON") from None
     if not isinstance(value, dict):

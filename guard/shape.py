@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
 
 from guard.ask import Delta, Event, Finish, Progress, Scored, Usage
+from guard.schema import ToolCall
 from guard.stops import StopFilter
 
 
@@ -15,8 +19,9 @@ async def shaped(
 ) -> AsyncGenerator[Event]:
     """The same sequence, ended where a stop text begins, its scores with the text they made.
 
-    At most ``most_calls`` calls are passed on: a model calls tools unasked, too.  A call that is no
-    JSON is lost in the engine, which says ``tool_calls`` all the same; without one it is ``stop``.
+    At most ``most_calls`` calls are passed on: a model calls tools unasked, too; and only those
+    that a client can send back.  A call that is no JSON is lost in the engine, which says
+    ``tool_calls`` all the same; without one it is ``stop``.
     Ending early closes ``events``, which calls the engine off before its own count.  Ours is as
     exact: all tokens are scored where there are stop texts (half a character is a token without a
     Delta), and of the prompt the engine says how much of it was not kept.
@@ -31,7 +36,11 @@ async def shaped(
                 tokens += len(event.scored)
                 scored += event.scored
                 text, stopped = stop_filter.feed(event.text)
-                calls = event.tool_calls[: most_calls - called]
+                good = [call for call in event.tool_calls if _can_be_sent_back(call)]
+                calls = tuple(
+                    {**call, "index": index}  # the engine counts those that are left out, too
+                    for index, call in enumerate(good[: most_calls - called], called)
+                )
                 called += len(calls)
                 if text or event.reasoning or calls:
                     yield replace(event, text=text, tool_calls=calls, scored=scored)
@@ -50,3 +59,12 @@ async def shaped(
                 if isinstance(event, Progress) and event.total:
                     not_kept = event.total
                 yield event
+
+
+def _can_be_sent_back(call: dict[str, Any]) -> bool:
+    """The engine passes on whatever JSON the model wrote between the marks of a call."""
+    try:
+        ToolCall.model_validate(call)
+    except ValidationError:
+        return False
+    return True

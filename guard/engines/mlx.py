@@ -255,7 +255,7 @@ def _events(block: bytes) -> list[Event]:
             Delta(
                 delta.get("content") or choice.get("text") or "",
                 delta.get("reasoning") or "",
-                tuple(call for call in delta.get("tool_calls") or () if _has_a_name(call)),
+                tuple(delta.get("tool_calls") or ()),
                 tuple(
                     Scored(token["id"], token["logprob"], tuple((i, p) for i, p in token["top"]))
                     for token in (choice.get("logprobs") or {}).get("content", ())
@@ -267,9 +267,3 @@ def _events(block: bytes) -> list[Event]:
     except (ValueError, KeyError, TypeError) as error:
         raise EngineBroke(f"the engine's stream is not understood: {error!r}") from error
     return events
-
-
-def _has_a_name(call: dict[str, Any]) -> bool:
-    """The engine passes on whatever JSON the model wrote between the marks of a call."""
-    name = call["function"].get("name")
-    return isinstance(name, str) and bool(name)

@@ -109,7 +109,12 @@ def whole_calls(parse: Callable[..., Any]) -> Callable[..., Any]:
         try:
             found = parse(text, tools)
             calls = found if isinstance(found, list) else [found]
-            return [{**call, "arguments": call["arguments"]} for call in calls]
+            # A `type`, say, that a model writes beside them has its place elsewhere.
+            return [
+                {key: call[key] for key in call.keys() & {"id", "name"}}
+                | {"arguments": call["arguments"]}
+                for call in calls
+            ]
         except Exception as error:  # noqa: BLE001 - parsers raise anything
             # Its text, which mlx-lm would log, may be what the model wrote.
             raise ValueError(type(error).__name__) from None

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncGenerator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -84,13 +85,50 @@ def test_scores_go_with_the_text_and_the_end_token_has_none() -> None:
     assert told == [Delta("é", scored=(a, b)), Finish("stop")]
 
 
+def _call(index: int, **function: object) -> dict[str, Any]:
+    return {
+        "index": index, "id": str(index), "type": "function",
+        "function": {"name": "f", "arguments": "{}"} | function,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        _call(0, arguments='"{}"'),
+        _call(0, arguments="null"),
+        _call(0, arguments='{"a": "\ud83d"}'),
+        _call(0, arguments='{"a": "\\ud83d"}'),
+        _call(0, arguments='{"a": NaN}'),
+        _call(0, name="get weather"),
+        _call(0, name=None),
+        _call(0, name=7),
+        _call(0) | {"id": 7},
+        _call(0) | {"function": 7},
+    ],
+)
+def test_a_call_that_would_be_refused_when_it_is_sent_back_is_none(wrong: dict[str, Any]) -> None:
+    """Left out; those after it are counted without it, for clients put them together by that."""
+    end = Finish("tool_calls")
+    told = _shape(
+        Delta("x", tool_calls=(wrong, _call(1))), Delta(tool_calls=(_call(2),)), end, most_calls=9
+    )
+    assert told == [
+        Delta("x", tool_calls=(_call(0) | {"id": "1"},)),
+        Delta(tool_calls=(_call(1) | {"id": "2"},)),
+        end,
+    ]
+    assert _shape(Delta(tool_calls=(wrong,)), end, most_calls=9) == [Finish("stop")]
+
+
 def test_so_many_calls_are_passed_on_as_may_be_made() -> None:
     """One with ``parallel_tool_calls: false``, none where no tool was offered."""
-    calls = Delta(tool_calls=({"id": "1"}, {"id": "2"}))
+    calls = Delta(tool_calls=(_call(0), _call(1)))
+    more = Delta(tool_calls=(_call(2), _call(3)))
     end = Finish("tool_calls")
-    one = Delta(tool_calls=({"id": "1"},))
-    assert _shape(calls, calls, end, most_calls=1) == [one, end]
-    assert _shape(calls, calls, end, most_calls=9) == [calls, calls, end]
+    one = Delta(tool_calls=(_call(0),))
+    assert _shape(calls, more, end, most_calls=1) == [one, end]
+    assert _shape(calls, more, end, most_calls=9) == [calls, more, end]
     assert _shape(calls, Delta("rain"), end) == [Delta("rain"), Finish("stop")]
 
 

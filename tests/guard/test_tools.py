@@ -21,6 +21,19 @@ SCRIPTS = {
     "<number>": ("<tool_call>7</tool_call>", "   "),
     "<less>": ("a is ", "less <"),
     "<bare>": ('<tool_call>{"name": "weather"}</tool_call>', "    "),
+    "<string>": ('<tool_call>{"name": "weather", "arguments": "{}"}</tool_call>', "     "),
+    "<null>": ('<tool_call>{"name": "weather", "arguments": null}</tool_call>', "      "),
+    "<lone>": (
+        """<tool_call>{"name": "weather", "arguments": {"place": "\\ud83d"}}</tool_call>""",
+        "       ",
+    ),
+    "<id>": (
+        """<tool_call>{"id": 7, "name": "weather", "arguments": {}}</tool_call>""",
+        "        ",
+    ),
+    "<odd>": ("""<tool_call>{"name": "the weather", "arguments": {}}</tool_call>""", "         "),
+    "<gap>": ('<tool_call>{"arguments": {}}</tool_call>', f"<tool_call> {PARIS}</tool_call>"),
+    "<typed>": (f'<tool_call>{{"type": "function", {ROME[1:]}</tool_call>', "          "),
 }
 WEATHER = {
     "type": "function",
@@ -142,6 +155,32 @@ def test_a_completion_is_what_was_written(
     choices = [part.choices[0] for part in (told if stream else [told])]
     assert "".join(choice.text for choice in choices) == text
     assert choices[-1].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("script", ["<string>", "<null>", "<lone>", "<id>", "<odd>"])
+def test_a_call_that_cannot_be_sent_back_is_no_call(client: openai.OpenAI, script: str) -> None:
+    """The guard itself would refuse it; the answer ends whole."""
+    (choice,) = client.chat.completions.create(**asked(script)).choices
+    assert choice.message.tool_calls is None
+    assert choice.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(("script", "place"), [("<gap>", "Paris"), ("<typed>", "Rome")])
+def test_a_call_beside_what_is_none_is_passed_on_and_taken_back(
+    client: openai.OpenAI, script: str, place: str
+) -> None:
+    """On a stream the first has index 0, and OpenAI's client sends that back."""
+    with client.chat.completions.stream(**asked(script)) as stream:
+        message = stream.get_final_completion().choices[0].message
+    assert places(message.tool_calls) == [place]
+    messages = [
+        {"role": "user", "content": script},
+        message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "rain"},
+        {"role": "user", "content": "<one>"},
+    ]
+    (second,) = client.chat.completions.create(**asked("", messages=messages)).choices
+    assert places(second.message.tool_calls) == ["Paris"]
 
 
 def test_a_conversation_with_its_calls_goes_on(client: openai.OpenAI) -> None:
