@@ -10,7 +10,6 @@ With ``"stamp": true`` it looks besides at all that the host's own stamp names, 
 need not know it; with ``"ask": true`` it has every model say a word.
 """
 
-import calendar
 import fcntl
 import glob
 import grp
@@ -30,12 +29,11 @@ RECORDS = "/opt/mlx-hosts/records"
 OURS = ("/opt/mlx-hosts/", "/var/lib/mlx-hosts/")
 LOCK = "/run/mlx-hosts-deploy.lock"
 ANSWER_SECONDS = 60  # for one token
-RENEWAL_DAYS = 21  # before its end, a certificate is out of date
 LONGEST_TEXT = 64 * 1024  # bytes of a file that is shown with its difference
 SHOWN = 10  # changed files named in an answer; a venv replaced as a whole has 20,000 of them
 # What tells one resource from others of its kind (manifest/resources.py), but for "path".
 KEYS = {
-    **dict.fromkeys(("directory", "file", "runtime", "shelf", "weights", "certificate"), "path"),
+    **dict.fromkeys(("directory", "file", "runtime", "shelf", "weights"), "path"),
     **dict.fromkeys(("user", "package", "unit", "instance", "driver", "reboot", "gpu-set"), "name"),
     "hold": "pattern",
     "unit-set": "pattern",
@@ -77,11 +75,6 @@ def ownership(status):
         "owner": name_of(pwd.getpwuid, status.st_uid),
         "group": name_of(grp.getgrgid, status.st_gid),
     }
-
-
-def ssl_seconds(text):
-    """Read openssl's ``Nov 22 21:00:00 2027 GMT`` as seconds since 1970."""
-    return calendar.timegm(time.strptime(text, "%b %d %H:%M:%S %Y GMT"))
 
 
 def number(text):
@@ -400,19 +393,6 @@ class Probe:
         return any(p.startswith(OURS) and p.endswith(" (deleted)") for p in paths)
 
     # -- network
-
-    @staticmethod
-    def read_certificate(expected):
-        if lstat(expected["path"]) is None:
-            return None
-        # Standard library reads no certificate; ca-certificates, which is ours, brings openssl.
-        text = run("openssl", "x509", "-noout", "-enddate", "-in", expected["path"])
-        end = ssl_seconds(text.strip().partition("=")[2])
-        return {
-            "path": expected["path"],
-            "ends": time.strftime("%Y-%m-%d", time.gmtime(end)),
-            "expiring": end - time.time() < RENEWAL_DAYS * 86400,
-        }
 
     def read_sockets(self, expected):
         try:
