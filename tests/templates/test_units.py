@@ -21,7 +21,7 @@ RANK = "mlx-rank@qwen3-30b.0.1.service"
 GPUS = ("GPU-5a3e7c1e-0000-0000-0000-000000000001", "GPU-5a3e7c1e-0000-0000-0000-000000000002")
 VARIANTS: dict[str, dict[str, Any]] = {
     "cpu": {},
-    "cpu, mounts": {"mounts": ("/srv/models", "/srv/other models", "/srv/100%")},
+    "cpu, mounts": {"mounts": ("/srv/models", "/srv/other models", "/srv/100%", "/srv/R&D's <1>")},
     "gpu": {"gpu": True},
     "gpu, one of two ranks": {"gpu": True, "others": (RANK,)},
     "gpu, mounts": {"gpu": True, "mounts": ("/srv/models",)},
@@ -56,6 +56,9 @@ def write(
 ) -> None:
     """Write a host's units as a deploy would."""
     python = sys.executable  # systemd looks for the program of each unit
+    spaced = folder / "a python" / "python"
+    spaced.parent.mkdir()
+    spaced.symlink_to(python)
     served = SimpleNamespace(instance="qwen3-30b.0", stop_timeout_s=60, unit=INSTANCE)
     drop_ins = folder / f"{INSTANCE}.d"
     drop_ins.mkdir()
@@ -70,7 +73,7 @@ def write(
         (drop_ins / "20-gpu.conf").write_text(render("mlx-model-gpu.conf"))
         ready = render("mlx-gpu-ready.service", guard_python=python, gpu_uuids=GPUS)
         (folder / "mlx-gpu-ready.service").write_text(ready)
-    service = render("mlx-drift.service", python=python, checker="/opt/mlx-hosts/check")
+    service = render("mlx-drift.service", python=str(spaced), checker="/opt/mlx-hosts/check")
     (folder / "mlx-drift.service").write_text(service)
     (folder / "mlx-drift.timer").write_text(render("mlx-drift.timer"))
 
