@@ -43,7 +43,6 @@ class Stamp:
     # What preflight settled, as plain JSON (planner.bound): with it, what is declared can be
     # computed without looking at the host again.
     bound: Mapping[str, Any] | None = None
-    versions: tuple[tuple[str, str], ...] = ()  # of distribution packages, for the record
 
     @property
     def finished(self) -> bool:
@@ -80,7 +79,6 @@ class Stamp:
             "applied": _json(self.applied),
             "intended": _json(self.intended),
             "bound": self.bound,
-            "versions": dict(self.versions),
         }
         return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
@@ -100,7 +98,6 @@ def loads(text: str) -> Stamp:
             applied=read(data["applied"]) if data["applied"] is not None else None,
             intended=read(data["intended"]) if data["intended"] is not None else None,
             bound=data.get("bound"),
-            versions=tuple(sorted(data["versions"].items())),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StampError(f"stamp: not readable: {error!r}") from None

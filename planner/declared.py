@@ -132,7 +132,8 @@ class Hub(Declared):
 class Site(Declared):
     """What a site needs for downloads: proxy, certificates, index, interpreter."""
 
-    # Exported to every download on the host: HTTPS_PROXY, SSL_CERT_FILE, UV_DEFAULT_INDEX, …
+    # Exported to pip, uv and the hub's client: HTTPS_PROXY, SSL_CERT_FILE, UV_DEFAULT_INDEX, …
+    # apt has a configuration of its own.
     environment: dict[str, str] = Field(default_factory=dict)
     python: AbsolutePath | None = None  # None: the host's own python3
     uv_cache: AbsolutePath | None = None  # a cache that outlives builds; None: one for each build

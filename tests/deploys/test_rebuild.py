@@ -120,5 +120,5 @@ of, built from hash-locked files, their bytecode is checked by hash and not by t
 note about a download is taken away or is the same, and no path of the checkout goes to a host.
 
 The page is made by that test (`UPDATE=1`). What it cannot show: packages of the distribution are
-those of the day (the stamp keeps their versions), so a host rebuilt later may have newer ones.
+those of the day, so a host rebuilt later may have newer ones.
 """
