@@ -64,8 +64,9 @@ class App:
         if path in KINDS and method == "POST":
             await self._post(Order(request_id, path), receive, reply, KINDS[path])
         elif path in KINDS or (path in self._told and method not in {"GET", "HEAD"}):
-            words = f"`{path}` takes {'POST' if path in KINDS else 'GET'}"
-            await reply.refuse(Refusal(405, words, code="method_not_allowed"))
+            allow = "POST" if path in KINDS else "GET, HEAD"
+            words = f"`{path}` takes {allow.partition(',')[0]}"
+            await reply.refuse(Refusal(405, words, code="method_not_allowed", allow=allow))
         elif path in {"/health", "/ready"}:
             status = 200 if self._state.now == "ready" else 503
             await reply.whole(status, json.dumps(self._state.report()).encode())

@@ -20,6 +20,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a mistake of ours
         param: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        allow: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -27,6 +28,8 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a mistake of ours
         self.param = param
         self.code = code
         self.retry_after = retry_after
+        self.allow = allow
+        """Of a 405: the methods that the path takes."""
 
     @property
     def kind(self) -> str:

@@ -21,7 +21,13 @@ class Reply:
         self.on_block: Callable[[float | None], None] = lambda _: None
 
     async def whole(
-        self, status: int, body: bytes, *, kind: bytes = b"application/json", retry_after: int = 0
+        self,
+        status: int,
+        body: bytes,
+        *,
+        kind: bytes = b"application/json",
+        retry_after: int = 0,
+        allow: str = "",
     ) -> None:
         headers = [
             (b"content-type", kind),
@@ -30,6 +36,8 @@ class Reply:
         ]
         if retry_after:
             headers.append((b"retry-after", b"%d" % retry_after))
+        if allow:
+            headers.append((b"allow", allow.encode()))
         self.status = status
         self.ended = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -63,4 +71,9 @@ class Reply:
             await self.part(b"data: %b\n\n" % refusal.body())
             await self.end_stream()
         else:
-            await self.whole(refusal.status, refusal.body(), retry_after=refusal.retry_after or 0)
+            await self.whole(
+                refusal.status,
+                refusal.body(),
+                retry_after=refusal.retry_after or 0,
+                allow=refusal.allow,
+            )

@@ -477,7 +477,9 @@ def test_a_request_whose_body_never_came_has_its_line_too(
 
 
 def test_only_what_is_told_may_be_got(instance: Instance) -> None:
-    assert instance.client.post("/v1/models", json={}).status_code == 405
+    wrong = instance.client.post("/v1/models", json={}), instance.client.get("/v1/completions")
+    assert [answer.status_code for answer in wrong] == [405, 405]
+    assert [answer.headers["allow"] for answer in wrong] == ["GET, HEAD", "POST"]
     assert instance.client.post("/v1/embeddings", json={}).status_code == 404
 
 
