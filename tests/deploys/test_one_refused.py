@@ -119,3 +119,24 @@ def test_where_nobody_can_be_asked_nothing_is_changed(
     assert "Traceback" not in said
     for host in good:
         assert host.root_run("ls /etc/needrestart/conf.d", check=False).stdout == ""
+
+
+def test_a_host_without_room_for_the_weights_is_untouched(lab: Lab, states: States) -> None:
+    """How much they take is known once the plan is made, whatever a lock knew before."""
+    host = lab.boot("full", layers=states["unprepared"])
+    try:
+        hub = "/var/lib/mlx-hosts/hub"
+        host.root_run(f"mkdir -p {hub} && mount -t tmpfs -o size=64k tmpfs {hub}")
+        before = host.tree()
+        run = pyinfra(lab, *serving_tiny(lab), "--limit", host.name, "-y")
+        assert run.returncode == 1
+        refusal = run.stderr.partition("preflight: full is refused\n")[2]
+        assert f" GiB free for `{hub}`" in refusal
+        assert f" on `{hub}`; make room" in refusal
+        assert differences(before, host.tree(), without=LOGIN, times=True) == []
+
+        host.root_run(f"umount {hub}")
+        assert pyinfra(lab, *serving_tiny(lab), "--limit", host.name, "-y").returncode == 0
+        assert serves(host)
+    finally:
+        host.destroy()
