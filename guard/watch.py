@@ -98,11 +98,15 @@ def judge_streams(parts: Parts, now: float) -> None:
 
 
 async def probe(parts: Parts) -> None:
-    """A token from the prompt and one decoded, judged like any other stream; its prompt counted."""
-    try:
-        await parts.tokenizer.count_text("1", most=1)
-    except Refusal as refusal:
-        raise Failed(f"the probe failed: {refusal}") from None
+    """A token from the prompt and one decoded, judged like any other stream; its prompt counted.
+
+    Where clients wait, the tokenizer answers them, or fails at that, and may take long over it.
+    """
+    if not parts.desk.orders:
+        try:
+            await parts.tokenizer.count_text("1", most=1)
+        except Refusal as refusal:
+            raise Failed(f"the probe failed: {refusal}") from None
     stream = Stream(1, time.monotonic())
     parts.vitals.enter(stream, stream.entered)
     try:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from guard.ask import Delta, Event, Finish, Scored, Usage
+from guard.ask import Ask, Delta, Event, Finish, Scored, Usage
+from guard.errors import bad_request
 from guard.order import Order
+from guard.parts import Failed
 from guard.render import Choice, Rendering, logprob
 from guard.reply import Reply
 from guard.vitals import Stream, Vitals
-from guard.watch import judge_streams
+from guard.watch import judge_streams, probe
 from guard.writer import Writer
 from tests.guard.instance import events
 
@@ -92,6 +95,31 @@ def test_only_its_client_reads_too_slowly(outcome: str) -> None:
     parts.vitals.streams.update(order.streams)
     judge_streams(parts, 1000.0)
     assert order.outcome == outcome
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_tokenizer_that_is_slow_with_clients_prompts_is_no_broken_instance(*, idle: bool) -> None:
+    """The probe asks it where nobody else does; beside clients it asks the engine alone."""
+
+    class Slow:
+        async def count_text(self, prompt: str, *, most: int) -> int:
+            del prompt, most
+            raise bad_request("the prompt took too long to render or to tokenize")
+
+    class Quick:
+        async def generate(self, ask: Ask) -> AsyncGenerator[Event]:
+            del ask
+            yield Finish("length")
+
+    parts: Any = SimpleNamespace(
+        vitals=Vitals(floor_s=10, compile_s=0, prefill_step=512, prompt_concurrency=4),
+        desk=SimpleNamespace(orders=set() if idle else {Order("1", "/v1/completions")}),
+        tokenizer=Slow(),
+        engine=Quick(),
+    )
+    with pytest.raises(Failed, match="too long") if idle else contextlib.nullcontext():
+        asyncio.run(probe(parts))
+    assert bool(parts.vitals.heard) != idle
 
 
 def test_waiting_for_the_tokenizer_is_no_silence_of_the_engine() -> None:
