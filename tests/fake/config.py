@@ -28,6 +28,8 @@ _TREES = runpy.run_path("facts/tree_program.py")
 FRAME = runpy.run_path("facts/probe_program.py", init_globals=_TREES)["Probe"](
     {"resources": []}
 ).answer()
+# How preflight's looks begin, which change nothing: at all of a host, at the room on its disks.
+LOOKS = ("LC_ALL=C; export LC_ALL", "for asked in ", "for p in ")
 # What is there only when somebody made it; all else (ports, cards, strangers) is as expected.
 MADE = {"package", "user", "directory", "file", "runtime", "weights", "unit", "instance"}
 
@@ -82,7 +84,7 @@ def remembering(
         lines = [memory.answer(json.loads(ast.literal_eval(question[1])))]
         lines = self.data.get("fake_responses", {}).get("probe", lines)
         return True, CommandOutput([OutputLine("stdout", line) for line in lines])
-    if text.startswith("LC_ALL=C; export LC_ALL"):  # preflight's look, which changes nothing
+    if text.startswith(LOOKS):
         return self._lookup_response(text)
     memory.keep(text, stdin)
     return self._lookup_response(text)
