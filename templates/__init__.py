@@ -16,15 +16,6 @@ _ENVIRONMENT = Environment(
 )
 
 
-def _quoted(text: str) -> str:
-    """One word of a unit's setting (systemd.syntax(7), "Quoting"), as it is meant."""
-    word = text.replace("\\", r"\\").replace('"', r"\"").replace("%", "%%")
-    return f'"{word}"'
-
-
-_ENVIRONMENT.filters["quoted"] = _quoted
-
-
 def render(template: str, **values: object) -> str:
     """Render ``templates/TEMPLATE.j2``; raises ``jinja2.UndefinedError`` for a name not passed."""
     return _ENVIRONMENT.get_template(f"{template}.j2").render(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import shlex
 from pathlib import Path, PurePosixPath
 
 from testinfra.host import Host
@@ -84,7 +85,7 @@ def test_its_units_are_the_checkouts(host: Host, declared: Declared) -> None:
     assert owned_text(host, f"{folder}/mlx-drift.timer") == rendered("mlx-drift.timer")
     text = owned_text(host, f"{folder}/mlx-drift.service")
     (start,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
-    given = start.partition("=")[2].split()[0]
+    given = shlex.split(start.partition("=")[2])[0]
     named = declared.data.get("site", {}).get("python")
     assert given == named or (named is None and given.endswith("python3"))
     assert text == rendered("mlx-drift.service", python=given, checker=CHECK)
