@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from planner.amounts import gib
 from planner.engines import ENGINES, TENSOR_PARALLEL, Engine, Format
+from planner.fitting import by_kind
 from planner.plan import Space
 from planner.traced import SIZES, Traced
 
@@ -57,10 +58,8 @@ def elsewhere(traced: Traced, kv_bytes: int, spaces: Sequence[Space]) -> tuple[s
 
 def _alike(gpus: Sequence[Space]) -> list[Space]:
     """Those of one kind that most can be split over evenly: a number that divides heads."""
-    kinds: dict[str, list[Space]] = {}
-    for space in sorted(gpus, key=_room, reverse=True):
-        kinds.setdefault(space.name, []).append(space)
-    even = [own[: max(n for n in SIZES if n <= len(own))] for own in kinds.values()]
+    kinds = by_kind(sorted(gpus, key=_room, reverse=True), lambda space: space.name)
+    even = [own[: max(n for n in SIZES if n <= len(own))] for own in kinds]
     return max(even, key=lambda own: _room(own[-1]) * len(own))
 
 

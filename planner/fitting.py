@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from planner.declared import Host, Model
 from planner.demand import CPU, CUDA, Device, Need, Settings, ladder, need
@@ -13,6 +13,7 @@ from planner.plan import Space
 from planner.record import Record
 from planner.traced import Processor, Rank, Traced, in_steps
 
+T = TypeVar("T")
 FUSED_CAPABILITY = 8.0  # mlx/backend/cuda/scaled_dot_product_attention.cpp, as of 2026-08
 # The rung of the ladder that packing starts from: two kept sequences, the full step.
 COMFORTABLE = 2
@@ -144,6 +145,14 @@ def attention(traced: Traced, space: Space) -> tuple[bool, str]:
         return False, f"in steps: {why}"
     sizes = ", ".join(map(str, traced.head_dims))
     return True, f"fused: heads of {sizes} in {traced.dtype}"
+
+
+def by_kind(devices: Iterable[T], name: Callable[[T], str]) -> list[list[T]]:
+    """Those of one name together, in the order of ``devices``."""
+    kinds: dict[str, list[T]] = {}
+    for one in devices:
+        kinds.setdefault(name(one), []).append(one)
+    return [*kinds.values()]
 
 
 def on_each_host(spaces: Sequence[Space]) -> tuple[int, int]:

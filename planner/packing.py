@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from planner.declared import Host, Model
-from planner.fitting import COMFORTABLE, Attempt, Devices, candidate, each, on_each_host
+from planner.fitting import COMFORTABLE, Attempt, Devices, by_kind, candidate, each, on_each_host
 from planner.plan import Member, Placement, Refusal, Space
 from planner.refusing import Refusing, untraced
 from planner.traced import SIZES, Rank, Traced
@@ -142,10 +142,8 @@ class Packing:
         if self.spaces[0].gpu is None:
             return [(0,) * size]  # a CPU host's ranks are processes beside each other
         by_room = sorted(range(len(free)), key=lambda index: (-free[index], index))
-        kinds: dict[str, list[int]] = {}
-        for index in by_room:
-            kinds.setdefault(self.spaces[index].name, []).append(index)
-        enough = [alike[:size] for alike in kinds.values() if len(alike) >= size]
+        kinds = by_kind(by_room, lambda index: self.spaces[index].name)
+        enough = [alike[:size] for alike in kinds if len(alike) >= size]
         return [tuple(sorted(it)) for it in sorted(enough, key=lambda it: -each(free, it))]
 
     def _raised(self, placed: Sequence[Placement]) -> list[Placement]:

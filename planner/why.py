@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from planner.amounts import gib
 from planner.declared import Host, Model
 from planner.demand import Settings, work
-from planner.fitting import Candidate, Devices, Lock, attention, candidate, on_each_host
+from planner.fitting import Candidate, Devices, Lock, attention, by_kind, candidate, on_each_host
 from planner.fleet import span_of
 from planner.plan import Plan, Space
 from planner.spaces import processors
@@ -130,10 +130,9 @@ def _judged(model: Model, spaces: Sequence[Space], size: int) -> Sequence[Space]
     """The devices on which so many ranks would be: pinned by hand, else those with most room."""
     if model.gpus is not None or spaces[0].gpu is None:
         return spaces
-    kinds: dict[str, list[Space]] = {}
-    for space in sorted(spaces, key=lambda space: -space.usable):
-        kinds.setdefault(space.name, []).append(space)
-    enough = [alike[:size] for alike in kinds.values() if len(alike) >= size]
+    by_room = sorted(spaces, key=lambda space: -space.usable)
+    kinds = by_kind(by_room, lambda space: space.name)
+    enough = [alike[:size] for alike in kinds if len(alike) >= size]
     return max(enough, key=lambda alike: alike[-1].usable, default=())
 
 

@@ -25,11 +25,9 @@ class Alike:
 
     first: int
     ending: int  # so many of the first, and more than those, end as all of them end
-    like: tuple[
-        int, ...
-    ]  # of each layer with a cache, the one of these that has the same before it
-    # What each layer adds to, all add so often what so many of the first have come to, over what
-    # ``first`` have: those that follow are periods.
+    like: tuple[int, ...]  # of each with a cache, one of these that has the same before it
+    # What layers add up to, by how many of the first they are: so often taken, it is what those
+    # that follow the ``first`` add, which come again and again.
     sum: Mapping[int, int]
 
 

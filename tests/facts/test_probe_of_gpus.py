@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from facts.probe import question
 from manifest.resources import Device, DeviceSet
+from tests.facts.probing import probed
 
 UUID = "GPU-51b00001-0000-4000-8000-000000000000"
 ASKED = (Device(uuid=UUID), DeviceSet())
@@ -20,19 +16,8 @@ ROW = f"{UUID}, {CARD}, 00000000:C1:00.0, 97887, Default, [N/A], Disabled, 600.0
 
 def asked(place: Path, *, said: str, status: int) -> dict[str, Any]:
     """Answer the probe's one question to the driver so; coreutils' timeout ends as its program."""
-    stand_in = place / "timeout"
-    stand_in.write_text(f"#!/bin/sh\necho asked >> {place}/asked\necho '{said}'\nexit {status}\n")
-    stand_in.chmod(0o755)
-    told = subprocess.run(
-        [sys.executable, "-I", "-"],
-        input=question(ASKED),
-        env={"PATH": f"{place}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    answer: dict[str, Any] = json.loads(told)
-    return answer
+    script = f"echo asked >> {place}/asked\necho '{said}'\nexit {status}"
+    return probed(place, ASKED, "timeout", script)
 
 
 def test_a_bus_address_is_read_as_preflight_reads_it(tmp_path: Path) -> None:
