@@ -2,8 +2,9 @@
 
 A sign is a token or a keepalive on any stream.  What may pass between two signs follows from the
 plan: the engine prefills at most ``prompt_concurrency`` prompts by ``prefill_step`` tokens, padded
-to the longest, before it says anything.  Clients that give up take their silence along; the probe,
-which comes where nothing was heard for a while, does not give up.
+to the longest, before it says anything.  Who comes later waits for its next step, and excuses
+nothing.  Clients that give up take their silence along; the probe, which comes where nothing was
+heard for a while, does not give up.
 """
 
 from __future__ import annotations
@@ -114,11 +115,12 @@ class Vitals:
     def sign(self, stream: Stream, event: Event, now: float) -> None:
         if isinstance(event, Progress):
             if event.total:
+                stream.prompt_tokens = min(stream.prompt_tokens, event.total)  # less what was kept
                 self._prefill(stream, event.done, now)
         elif stream.answering:
             self._decoded_width = max(self._decoded_width, self._answering.bit_length())
         else:
-            self._prefilled_shapes.add(self._prefill_shape())
+            self._ran()
             stream.answering = True
             self._answering += 1
         stream.last_sign = self._last_sign = self.heard = now
@@ -130,6 +132,7 @@ class Vitals:
         more = done - stream.prefilled
         if more <= 0:
             return
+        self._ran()
         batch = max(1, min(self.prompt_concurrency, len(self.streams) - self._answering))
         self._work += more * batch
         stream.prefilled = done
@@ -140,6 +143,11 @@ class Vitals:
             sample = min((done - stream.timed_from) * batch / took, FASTER * self.pace)
             self.pace = max(self._slowest, self.pace + LEARNING * (sample - self.pace))
         stream.timed_since, stream.timed_from = now, done
+
+    def _ran(self) -> None:
+        """Remember the shape of the step that ended, where it is certain who was in it."""
+        if all(one.entered <= self._last_sign for one in self.streams if one.left):
+            self._prefilled_shapes.add(self._prefill_shape())
 
     def allowed_s(self, now: float, entered: float = inf) -> float:
         """How long every stream may be silent together, the first of which entered then.
@@ -158,10 +166,7 @@ class Vitals:
         known = (
             all(one.known for one in self._abandoned)
             and self._answering.bit_length() <= self._decoded_width
-            and (
-                self._answering == len(self.streams)
-                or self._prefill_shape() in self._prefilled_shapes
-            )
+            and (not self._step_work() or self._prefill_shape() in self._prefilled_shapes)
         )
         return allowed if known else allowed + self.compile_s
 
@@ -185,9 +190,17 @@ class Vitals:
 
     def _step_shape(self) -> tuple[int, int]:
         """Prompts, and tokens of the longest, that the engine takes before it tells."""
-        longest = max((stream.left for stream in self.streams), default=0)
-        prefilling = len(self.streams) - self._answering
+        left = [stream.left for stream in self.streams if self._may_be_in_it(stream)]
+        prefilling = sum(tokens > 0 for tokens in left)
+        longest = max(left, default=0)
         return min(prefilling, self.prompt_concurrency), min(longest, self.prefill_step)
+
+    def _may_be_in_it(self, stream: Stream) -> bool:
+        """Whether the step that runs can have taken it.
+
+        What was abandoned is taken first, without a sign: then it may be any time later.
+        """
+        return bool(self._abandoned) or stream.entered <= self._last_sign + self.floor_s
 
     def _step_work(self) -> int:
         batch, longest = self._step_shape()

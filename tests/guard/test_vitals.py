@@ -52,6 +52,50 @@ def test_a_first_shape_may_compile(vitals: Vitals) -> None:
     assert isinstance(vitals.check(130), Hung)
 
 
+def test_a_step_that_told_its_end_has_compiled_its_shape(vitals: Vitals) -> None:
+    """As mlx_lm.server tells: the end of each step, then that of the last token, then a token."""
+    stream = enter(vitals, 40, 0)
+    for done in (39, 40):
+        vitals.sign(stream, Progress(done, 40), 0)
+    vitals.sign(stream, Delta("a"), 0)
+    vitals.leave(stream, 0)
+    enter(vitals, 40, 0)
+    assert vitals.allowed_s(0) == 10 + 4 * 40 / 128
+
+
+def test_a_prefix_that_was_kept_is_no_work(vitals: Vitals) -> None:
+    """Of 512 tokens one is left, which the first sign tells."""
+    seen(vitals, 1)
+    vitals.sign(enter(vitals, 512, 0), Progress(0, 1), 0)
+    assert vitals.allowed_s(0) == 10 + 4 * 1 / 128
+
+
+def test_who_comes_while_it_hangs_excuses_nothing(vitals: Vitals) -> None:
+    """Neither its work nor the new shape that it would make: the step that runs has not taken it.
+
+    The probe comes so wherever the first to wait is allowed more than the probe's interval.
+    """
+    for tokens in (1, 512):
+        seen(vitals, tokens)
+    enter(vitals, 512, 0)
+    enter(vitals, 1, 10.5)
+    assert vitals.allowed_s(11) == 10 + 4 * 512 / 128
+    assert vitals.check(25.9) == []
+    assert isinstance(vitals.check(26.1), Hung)
+
+
+def test_who_comes_in_time_may_be_taken_together(vitals: Vitals) -> None:
+    """Two prompts in one step: a shape of its own, seen only where both certainly were in it."""
+    seen(vitals, 512)
+    streams = [enter(vitals, 5120, 0), enter(vitals, 5120, 9.5)]
+    both = 10 + 4 * 2 * 512 / 128
+    assert vitals.allowed_s(11) == both + 100
+    vitals.sign(streams[0], Progress(512, 5120), 11)
+    assert vitals.allowed_s(11) == both + 100
+    vitals.sign(streams[0], Progress(1024, 5120), 11.4)
+    assert vitals.allowed_s(11.4) == both
+
+
 def test_a_long_prefill_that_tells_is_no_hang(vitals: Vitals) -> None:
     """A thousand steps of 20 s each, far beyond the hang time altogether."""
     seen(vitals, 512_000)
