@@ -13,7 +13,7 @@ demo: environment  ## a bare throwaway host, provisioned, and its model's answer
 	@$(BIN)/python -m lab demo
 
 test: environment lab-prerequisites check  ## everything that CI runs, on this machine's own throwaway hosts
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: environment lab-prerequisites  ## every catalogue in full, and the tables in docs/: hours
 	@$(BIN)/python -m pytest --soak

@@ -39,12 +39,6 @@ def seed(request: pytest.FixtureRequest) -> int:
     return chosen
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep all that boots hosts in one process, where tests are shared among several (`-n`)."""
-    if item.get_closest_marker("lab"):
-        item.add_marker(pytest.mark.xdist_group("lab"))
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the long forms, and what needs a lab where there can be none, saying why."""
     if not config.getoption("--soak"):
