@@ -160,13 +160,14 @@ class Vitals:
         ]
         before = [one for one in self._abandoned if one.entered <= entered]
         after = sorted(one.step for one in self._abandoned if one.entered > entered)
-        work = self._step_work() + sum(one.step for one in before)
+        batch, longest = self._step_shape()
+        work = batch * longest + sum(one.step for one in before)
         work += sum(after[-self.prompt_concurrency :])
         allowed = self.floor_s + SAFETY * work / self.pace
         known = (
             all(one.known for one in self._abandoned)
             and self._answering.bit_length() <= self._decoded_width
-            and (not self._step_work() or self._prefill_shape() in self._prefilled_shapes)
+            and (not batch or self._prefill_shape() in self._prefilled_shapes)
         )
         return allowed if known else allowed + self.compile_s
 
@@ -201,10 +202,6 @@ class Vitals:
         What was abandoned is taken first, without a sign: then it may be any time later.
         """
         return bool(self._abandoned) or stream.entered <= self._last_sign + self.floor_s
-
-    def _step_work(self) -> int:
-        batch, longest = self._step_shape()
-        return batch * longest
 
     def _prefill_shape(self) -> tuple[int, int]:
         """In powers of two: nearby shapes run the same kernels."""
