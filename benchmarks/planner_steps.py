@@ -30,7 +30,7 @@ from planner.demand import CPU, CUDA
 from planner.hollow import model, passes, program, recording, work
 from planner.hollow.ways import BY_TOKEN
 from planner.program import Point, Program
-from planner.traced import Processor
+from planner.traced import Processor, joined
 
 LAYERS = 12
 NAMES = (
@@ -38,6 +38,7 @@ NAMES = (
     "qwen3_next", "recurrent_gemma", "rwkv7",
 )  # fmt: skip
 BATCH, CONTEXTS = 4, (520, 32768)
+RESTS = (2, 4, 8, 12, 16, 48, 96)  # tokens
 WAYS: dict[str, tuple[Processor, bool | None]] = {
     "": ("cpu", None), " kernels": ("gpu", False), " fused": ("gpu", True),
 }  # with attention  # fmt: skip
@@ -54,6 +55,13 @@ median {median:+.1f} %.
 | architecture | some | on a CPU | in a GPU's command buffers | the same, attention as one kernel |
 |---|---|---|---|---|
 {rows}
+
+Rests of prompts, of {rests} tokens: how far what a plan has, of a step of {steps} as well as of the
+rest, is from such a rest recorded, at least.
+
+| architecture | on a CPU | in a GPU's command buffers | the same, attention as one kernel |
+|---|---|---|---|
+{rests_rows}
 """
 
 
@@ -62,6 +70,7 @@ class Seen(NamedTuple):
 
     some: int
     over: dict[str, list[float]]
+    rests: dict[str, list[float]]
 
 
 def config(name: str) -> dict[str, Any]:
@@ -91,21 +100,31 @@ def seen(name: str) -> Seen:
             prompts, _ = program.parts(
                 made, examples, processor, merged=merged, batched=True, ends=[way]
             )
-            chunks |= {f"chunk{way}": work.packed(prompts[f"some{way}"]()[f"chunk{way}"])}
+            parts = [prompts[f"{part}{way}"]()[f"chunk{way}"] for part in ("some", "chunks")]
+            one, other = ({f"chunk{way}": work.packed(part)} for part in parts)
+            chunks |= joined(one, other)
         server = passes.Passes(made, examples, merged=merged)
         with server.fewer() as some:
             kept = len(some.caches)
         assert len(made.layers) == LAYERS
-        return Seen(kept, {way: list(over(chunks, server, way)) for way in WAYS})
+        return Seen(
+            kept,
+            {way: list(over(chunks, server, way)) for way in WAYS},
+            {way: list(over(chunks, server, way, rests=True)) for way in WAYS},
+        )
 
 
-def over(planned: program.Programs, server: passes.Passes, way: str) -> Iterator[float]:
-    """Percent by which each chunk is planned above what is recorded of all layers."""
+def over(
+    planned: program.Programs, server: passes.Passes, way: str, *, rests: bool = False
+) -> Iterator[float]:
+    """Percent by which each chunk is planned above what is recorded of all layers.
+
+    Or each rest of a prompt: a plan has all that is longer as well, up to its own step.
+    """
     processor, attention = WAYS[way]
     behind = (CPU if attention is None else CUDA).behind
     chunk = Program.from_json(planned[f"chunk{way}"])
-    assert set(BY_TOKEN) == set(chunk.steps)
-    for step, context in product(BY_TOKEN, CONTEXTS):
+    for step, context in product(RESTS if rests else BY_TOKEN, CONTEXTS):
         point = Point(BATCH, step, max(step, context))
         with (
             contextlib.nullcontext()
@@ -114,8 +133,12 @@ def over(planned: program.Programs, server: passes.Passes, way: str) -> Iterator
         ):
             graph = server.uneven(point)
         whole = Program(**work.program(graph, work.as_recorded(graph), processor))
-        some = Program(steps={step: chunk.steps[step]})  # without what a rest may take more
-        yield 100 * (some.peak(behind, point) / whole.peak(behind, point) - 1)
+        known = set(chunk.steps) if rests else {step}  # without what a rest may take more
+        peaks = [
+            Program(steps={at: chunk.steps[at]}).peak(behind, point._replace(step=at))
+            for at in known
+        ]
+        yield 100 * (max(peaks) / whole.peak(behind, point) - 1)
 
 
 def main() -> None:
@@ -124,12 +147,15 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=NAMES)
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args()
-    rows, every = [], []
+    rows, rests_rows, every = [], [], []
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for name, (some, found) in zip(asked.names, pool.map(seen, asked.names), strict=True):
+        found_of_all = pool.map(seen, asked.names)
+        for name, (some, found, rests) in zip(asked.names, found_of_all, strict=True):
             cells = [f"{min(it):+.1f} to {max(it):+.1f} %" for it in found.values()]
             rows.append(f"| {name} | {some} | " + " | ".join(cells) + " |")
-            print(rows[-1], file=sys.stderr, flush=True)
+            least = [f"{min(it):+.1f} %" for it in rests.values()]
+            rests_rows.append(f"| {name} | " + " | ".join(least) + " |")
+            print(rows[-1], rests_rows[-1], file=sys.stderr, flush=True)
             every += [one for it in found.values() for one in it]
     page = PAGE.format(
         mlx=version("mlx"),
@@ -144,6 +170,8 @@ def main() -> None:
         most=max(every),
         median=statistics.median(every),
         rows="\n".join(rows),
+        rests=", ".join(map(str, RESTS)),
+        rests_rows="\n".join(rests_rows),
     )
     print(page)
     if asked.write:

@@ -67,7 +67,7 @@ def trace(
     def whole() -> program.Programs:
         took, assumed = loads(directory)
         beyond = views.beyond(model, examples)
-        ranks = {str(size): rank(directory, size, beyond) for size in sizes if size > 1}
+        ranks = {str(size): rank(model, size, beyond) for size in sizes if size > 1}
         ranks["1"] = {
             "weights": sum(sliced.sizes(model).values()),
             "kinds": hollow.kinds(examples, beyond),
@@ -117,20 +117,19 @@ def loads(directory: Path) -> tuple[int, list[str]]:
         ]
 
 
-def rank(directory: Path, size: int, beyond: Sequence[dict[str, int]] = ()) -> dict[str, Any] | str:
+def rank(whole: Any, size: int, beyond: Sequence[dict[str, int]] = ()) -> dict[str, Any] | str:  # noqa: ANN401 -- mlx has no types
     """One of ``size`` ranks, or the sentence that says why there is none.
 
     ``beyond`` is what the whole model's caches keep alive (``views.beyond``), and a rank's no more
     than they: MLX cannot export a rank's own graph.
     """
-    # A rank loads as the server's ranks do (mlx_lm/utils.py, `sharded_load`).
-    model, _ = hollow.load(directory, strict=False)
-    if not hasattr(model, "shard"):
+    if not hasattr(whole, "shard"):
         return "its architecture has no `shard` in this mlx-lm"
+    # The server's ranks load the whole one, lazily (mlx_lm/utils.py, `sharded_load`).
+    model = hollow.another(whole)
     try:
-        whole = sliced.sizes(model)
         model.shard(hollow.StandIn(size))
-        weights = sliced.kept(model, whole)
+        weights = sliced.kept(model, sliced.sizes(whole))
         return {"weights": weights, "kinds": hollow.kinds(hollow.examples(model)[0], beyond)}
     except Exception as error:  # noqa: BLE001 -- whatever it raises, the real rank would raise
         return str(error) or type(error).__name__

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -29,7 +29,6 @@ VIEWS = frozenset(
 )  # fmt: skip
 # Share it where its strides allow, copy otherwise.
 RESHAPES = frozenset({"Contiguous", "Flatten", "Reshape", "Unflatten"})
-LIE_ELSEWHERE = VIEWS | RESHAPES
 # Take over an input's buffer of the same size that is read for the last time
 # (mlx/backend/common/{unary,binary,ternary,copy}.h and the primitives' own `eval`).
 DONATE = frozenset(
@@ -94,6 +93,7 @@ class Graph:
     given: Mapping[str, Made]
     results: tuple[str, ...]
     spent: frozenset[str]  # inputs whose buffers are the pass's own to reuse or give back
+    arguments: Mapping[str, str] = field(default_factory=dict)  # by the function's name for each
 
     def ordered(self) -> Graph:
         """The same in MLX's order, as a CPU runs it."""
@@ -102,6 +102,42 @@ class Graph:
     def compiled(self) -> Graph:
         """The same in MLX's order, as a GPU runs it."""
         return replace(self, operations=joined(self.operations, self.results)).ordered()
+
+    def after(self, first: Graph, arguments: Sequence[str]) -> Graph | None:
+        """This after ``first``, whose results are these ``arguments`` of this.
+
+        None where two of them are one array there, which has no two names.
+        """
+        passed = {
+            result: self.arguments[argument]
+            for result, argument in zip(first.results, arguments, strict=True)
+            if argument in self.arguments
+        }
+        if len(passed) < len(self.arguments.keys() & set(arguments)):
+            return None
+        before = first.renamed(lambda name: passed.get(name) or f"before {name}")
+        given = {n: it for n, it in self.given.items() if n not in passed.values()}
+        return Graph(
+            before.operations + self.operations,
+            {**before.given, **given},
+            self.results,
+            before.spent | (self.spent - set(passed.values())),
+        )
+
+    def renamed(self, new: Callable[[str], str]) -> Graph:
+        """The same with other names for its arrays."""
+        return Graph(
+            tuple(
+                step._replace(
+                    reads=tuple(map(new, step.reads)),
+                    makes=tuple(made._replace(name=new(made.name)) for made in step.makes),
+                )
+                for step in self.operations
+            ),
+            {new(name): made._replace(name=new(name)) for name, made in self.given.items()},
+            tuple(map(new, self.results)),
+            frozenset(map(new, self.spent)),
+        )
 
     def alike(self, other: Graph) -> bool:
         """Whether both are the same but for shapes."""
@@ -118,7 +154,7 @@ def record(
     ``spent`` says of an argument whether the pass may have its buffer.
     """
     operations: list[Operation] = []
-    own: set[str] = set()
+    arguments: dict[str, str] = {}
     given: dict[str, Made] = {}
     results: list[str] = []
     known: dict[Any, Any] = {}
@@ -140,7 +176,7 @@ def record(
             for name, shape, dtype in item["inputs"]:
                 given[name] = Made(name, tuple(shape), dtype.size)
         elif kind == "keyword_inputs":
-            own.update(name for keyword, name in item["keywords"] if spent(keyword))
+            arguments.update(item["keywords"])
         elif kind == "constants":
             for name, array in item["constants"]:
                 given[name] = Made(name, tuple(array.shape), array.dtype.size)
@@ -148,7 +184,8 @@ def record(
             results.extend(row[0] for row in item["outputs"])
 
     mx.export_function(see, function, (), dict(arrays))  # as keywords: 1024 at most
-    return Graph(tuple(operations), given, tuple(results), frozenset(own))
+    own = frozenset(name for keyword, name in arguments.items() if spent(keyword))
+    return Graph(tuple(operations), given, tuple(results), own, arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +245,17 @@ class _Buffers:
         if owner is not None:
             self.holders[owner] += 1
 
+    def view(self, step: Operation) -> None:
+        """Lay what ``step`` makes where the first of what it reads lies."""
+        source = step.reads[0]
+        before, lies = self.made[source].shape, self.strides[source]
+        for made in step.makes:
+            self.share(
+                made,
+                source,
+                strides.of_view(step.name, step.arguments, before, lies, made.shape),
+            )
+
     def take(self, made: Made, lies: strides.Strides) -> None:
         self.made[made.name] = made
         self.owner[made.name] = made.name
@@ -226,20 +274,25 @@ class _Buffers:
 def replay(graph: Graph) -> Run:
     """Work the graph off as it is ordered, with views and donation as MLX has them."""
     last = {name: at for at, step in enumerate(graph.operations) for name in step.reads}
-    results = frozenset(graph.results)
+    last.update(dict.fromkeys(graph.results, len(graph.operations)))
     buffers = _Buffers(graph)
     taken: list[tuple[Made, ...]] = []
     done: list[tuple[Made, ...]] = []
     kernels: list[int] = []
     reads: list[tuple[Made, ...]] = []
     for at, step in enumerate(graph.operations):
-        sources = dict.fromkeys(step.reads)
-        ends = [name for name in sources if last[name] == at and name not in results]
-        once = [name for name in ends if step.reads.count(name) == 1]  # `x * x` takes over nothing
-        new = tuple([made for made in step.makes if not _shared(step, made, buffers, once)])
-        own = {buffers.owner[made.name] for made in step.makes}
-        buffers.read.update([it for name in sources if (it := buffers.owner[name]) not in own])
-        ends += [m.name for m in step.makes if m.name not in last and m.name not in results]
+        sources = step.reads if len(step.reads) == 1 else tuple(dict.fromkeys(step.reads))
+        ends = [name for name in sources if last[name] == at]
+        new: tuple[Made, ...] = ()
+        if sources and step.name in VIEWS:
+            buffers.view(step)
+        else:
+            once = [name for name in ends if step.reads.count(name) == 1]  # not of `x * x`
+            new = tuple([made for made in step.makes if not _shared(step, made, buffers, once)])
+        if new or len(sources) > 1:  # else its own buffer is all that it reads
+            own = {buffers.owner[made.name] for made in step.makes}
+            buffers.read.update([it for name in sources if (it := buffers.owner[name]) not in own])
+        ends += [made.name for made in step.makes if made.name not in last]
         free = [owner for name in ends if (owner := buffers.drop(name)) is not None]
         copies = tuple(_copies(step, buffers)) if step.name in COPY else ()
         taken.append(new + copies)
@@ -306,14 +359,10 @@ def _shared(step: Operation, made: Made, buffers: _Buffers, once: Sequence[str])
 
     ``once``: what the operation reads once, and nobody after it.
     """
-    if step.reads and step.name in LIE_ELSEWHERE:
+    if step.reads and step.name in RESHAPES:
         source = step.reads[0]
         before, lies = buffers.made[source].shape, buffers.strides[source]
-        view = (
-            strides.of_view(step.name, step.arguments, before, lies, made.shape)
-            if step.name in VIEWS
-            else strides.of_reshape(before, lies, made.shape)
-        )
+        view = strides.of_reshape(before, lies, made.shape)
         if view is not None:
             buffers.share(made, source, view)
             return True

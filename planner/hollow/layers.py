@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+from mlx.nn.layers.base import Module
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
@@ -24,6 +25,7 @@ class Alike:
     """The ``first`` layers have all neighbours that any have, ``TOGETHER`` of them."""
 
     first: int
+    kinds: int  # so many of the first are of all kinds
     ending: int  # so many of the first, and more than those, end as all of them end
     like: tuple[int, ...]  # of each with a cache, one of these that has the same before it
     # What layers add up to, by how many of the first they are: so often taken, it is what those
@@ -41,23 +43,22 @@ def alike(model: Any, examples: Sequence[Any]) -> Alike:  # noqa: ANN401 -- mlx 
     if len(_places(model)) != 1 or len(layers) != len(examples):
         return every(model, examples)
     numbers: dict[object, int] = {}
-    kinds = [
-        numbers.setdefault(_kind(layer, cache), len(numbers))
-        for layer, cache in zip(layers, examples, strict=True)
-    ]
+    kinds = [numbers.setdefault(kind, len(numbers)) for kind in _kinds(layers, examples)]
     first = _enough(kinds)
     before = [kinds[max(0, at + 1 - TOGETHER) : at + 1] for at in range(len(kinds))]
     ending = 1 + before.index(before[-1], min(first, len(kinds) - 1))
     like = (*(before.index(each) for each in before[:-1]), ending - 1)
     if not _runs(model, first):
         return every(model, examples)
-    return Alike(first=first, ending=ending, like=like, sum=_sum(first, kinds))
+    of_all = 1 + max(map(kinds.index, numbers.values()))
+    return Alike(first=first, kinds=of_all, ending=ending, like=like, sum=_sum(first, kinds))
 
 
 def every(model: Any, examples: Sequence[Any]) -> Alike:  # noqa: ANN401
     """Each layer is like itself only."""
     count = max(len(model.layers), len(examples))  # a layer may have none, or two
-    return Alike(first=count, ending=count, like=tuple(range(len(examples))), sum={})
+    like = tuple(range(len(examples)))
+    return Alike(first=count, kinds=count, ending=count, like=like, sum={})
 
 
 def _runs(model: Any, count: int) -> bool:  # noqa: ANN401
@@ -106,10 +107,32 @@ def _places(model: Any) -> list[tuple[Any, str]]:  # noqa: ANN401
     ]
 
 
-def _kind(layer: Any, cache: Any) -> object:  # noqa: ANN401 -- mlx has no types
-    flat: Any = tree_flatten(layer.parameters())
-    parameters = tuple((name, array.shape, str(array.dtype)) for name, array in flat)
-    return type(layer), parameters, type(cache), getattr(cache, "max_size", None)
+def _kinds(layers: Sequence[Any], examples: Sequence[Any]) -> Iterator[object]:
+    """What each layer is: its weights by shape, its modules, its cache, and what it was told.
+
+    But for a number that is its own.
+    """
+    told = [_told(layer) for layer in layers]
+    own = {
+        name
+        for name in set().union(*told)
+        if all(each[name] == at for at, each in enumerate(told) if name in each)
+    }
+    for layer, cache, values in zip(layers, examples, told, strict=True):
+        flat: Any = tree_flatten(layer.parameters())
+        parameters = tuple((name, array.shape, str(array.dtype)) for name, array in flat)
+        settings = frozenset((name, it) for name, it in values.items() if name not in own)
+        yield type(layer), parameters, settings, type(cache), getattr(cache, "max_size", None)
+
+
+def _told(layer: Any) -> dict[tuple[str, str], object]:  # noqa: ANN401 -- mlx has no types
+    """The classes of a layer's modules, and what they keep that is neither array nor module."""
+    modules = [(name, it) for name, it in layer.named_modules() if isinstance(it, Module)]
+    return {(name, ""): type(it) for name, it in modules} | {
+        (name, key): value if isinstance(value, bool | int | float | str) else type(value)
+        for name, it in modules
+        for key, value in vars(it).items()
+    }
 
 
 def _enough(kinds: Sequence[int]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx.nn.layers.base import Module
 from mlx_lm.models import cache as caches
 from mlx_lm.utils import load_model
 
@@ -39,10 +40,37 @@ class StandIn:
         return self._rank
 
 
-def load(directory: Path, *, strict: bool = True) -> tuple[Any, dict[str, Any]]:
+def load(directory: Path) -> tuple[Any, dict[str, Any]]:
     """The model and its configuration, lazily; remote code is never run."""
-    model, config = load_model(directory, lazy=True, strict=strict, trust_remote_code=False)
+    model, config = load_model(directory, lazy=True, trust_remote_code=False)
     return model, config
+
+
+def another(model: Any) -> Any:  # noqa: ANN401 -- mlx has no types
+    """The same model once more, as it was loaded: ``shard`` of one leaves the other alone.
+
+    Loading again would take longer. Its arrays are the same, which nobody writes to.
+    """
+    made: dict[int, Any] = {}
+
+    def copied(held: Any) -> Any:  # noqa: ANN401
+        if id(held) in made:
+            return made[id(held)]
+        if type(held) is tuple:
+            return tuple(map(copied, held))
+        if type(held) is list:
+            items = made[id(held)] = []
+            items.extend(map(copied, held))
+            return items
+        if isinstance(held, Module) or type(held) is dict:  # a module is one, too
+            new = made[id(held)] = held.__class__.__new__(held.__class__)
+            dict.update(new, {key: copied(value) for key, value in held.items()})
+            if isinstance(held, Module):
+                vars(new).update({name: copied(value) for name, value in vars(held).items()})
+            return new
+        return held
+
+    return copied(model)
 
 
 def leaves(found: list[Any]) -> Iterator[Any]:

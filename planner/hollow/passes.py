@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,11 +14,21 @@ from mlx_lm.models import cache as caches
 
 from planner.hollow import graph, layers, recording
 from planner.hollow.model import leaves
-from planner.hollow.slots import get, parameters, put, slots
+from planner.hollow.slots import get, parameters, put, slots, state
 from planner.program import Point
 
 STEP = 256  # tokens by which caches grow; the edges of what they make
 Caches = list[Any]
+State = list[Any]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What is done to caches before a chunk; those of who joins stay as they are."""
+
+    made: Caches
+    do: Callable[[], None]
+    kept: Caches | None = None
 
 
 class Passes:
@@ -37,12 +48,33 @@ class Passes:
         self.examples = list(leaves(self.caches))
         self.merged = merged  # as the batch generator has caches, even of one sequence
         self.parameters = list(parameters("p", model))
+        self._chunks: dict[Point, tuple[graph.Graph, State]] | None = None
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Keep the chunks that are recorded meanwhile: what joins or goes is done before one."""
+        self._chunks = {}
+        try:
+            yield
+        finally:
+            self._chunks = None
 
     @cached_property
     def alike(self) -> layers.Alike:
         """Which layers tell of all, as far as a device may be at."""
-        of = layers.alike if layers.at_few(self.caches) else layers.every
-        return of(self.model, self.caches)
+        if layers.at_few(self.caches):
+            return self._told
+        return layers.every(self.model, self.caches)
+
+    @cached_property
+    def _told(self) -> layers.Alike:
+        return layers.alike(self.model, self.caches)
+
+    def of_all_kinds(self, name: str, point: Point) -> graph.Graph:
+        """What the method ``name`` records of the first layers, as many as are of all kinds."""
+        with self.fewer(self._told.kinds) as fewer:
+            recorded: graph.Graph = getattr(fewer, name)(point)
+        return recorded
 
     @contextlib.contextmanager
     def fewer(self, count: int | None = None) -> Iterator[Passes]:
@@ -64,15 +96,20 @@ class Passes:
 
     def uneven(self, point: Point) -> graph.Graph:
         """The same of prompts of different lengths, for which some caches copy more."""
-        return self.prefill(point, uneven=True)
+        if self._chunks is None:
+            return self.prefill(point, uneven=True)
+        if point not in self._chunks:
+            made = self._grown(point.batch, point.tokens - point.step)
+            self._chunks[point] = self.prefill(point, uneven=True), state(made)
+        return self._chunks[point][0]
 
     def prefill(self, point: Point, *, uneven: bool = False) -> graph.Graph:
         """``point.step`` tokens of each prompt (generate.py, ``PromptProcessingBatch.prompt``)."""
         made = self._grown(point.batch, point.tokens - point.step)
-        if uneven and self.merged and point.batch > 1:
-            self._prepare(made, point)
 
         def run(tokens: mx.array) -> list[mx.array]:
+            if uneven and self.merged and point.batch > 1:
+                self._prepare(made, point)
             self.model(tokens, cache=made)
             return []
 
@@ -93,15 +130,12 @@ class Passes:
 
     def stay(self, point: Point) -> graph.Graph:
         """``uneven`` after one prompt more has gone to those generated for (``split``)."""
-        made = self._grown(point.batch + 1, point.tokens - point.step)
 
-        def run(tokens: mx.array) -> list[mx.array]:
-            _keep(made, point.batch)
-            self._prepare(made, point)
-            self.model(tokens, cache=made)
-            return []
+        def begin() -> Begun:
+            made = self._grown(point.batch + 1, point.tokens - point.step)
+            return Begun(made, lambda: _keep(made, point.batch))
 
-        return self._record(made, run, (point.batch, point.step))
+        return self._before_chunk(point, begin)
 
     def admit(self, point: Point) -> graph.Graph:
         """The same after one of which a part is kept (``PromptProcessingBatch.extend``).
@@ -112,17 +146,45 @@ class Passes:
         return self._after_one_more(point, (point.batch - 1, before - 1), before)
 
     def _after_one_more(self, point: Point, of: tuple[int, int], kept: int) -> graph.Graph:
-        made = self._grown(*of)
-        alone = self._grown(1, kept)
+        def begin() -> Begun:
+            made = self._grown(*of)
+            alone = self._grown(1, kept)
+
+            def extend() -> None:
+                for mine, theirs in zip(made, alone, strict=True):
+                    mine.extend(theirs)
+
+            return Begun(made, extend, alone)
+
+        return self._before_chunk(point, begin)
+
+    def _before_chunk(self, point: Point, begin: Callable[[], Begun]) -> graph.Graph:
+        """``uneven`` after what ``begin`` says.
+
+        Where the chunk is there and its caches are as they are then, only that is recorded.
+        """
+        if self._chunks is not None:
+            chunk = self.uneven(point)
+            begun, after = begin(), []
+
+            def only(_: mx.array) -> list[mx.array]:
+                begun.do()
+                after.append(state(begun.made))
+                return []
+
+            first = self._record(begun.made, only, (1, 1), kept=begun.kept, model=False)
+            names = [name for name, _, _ in slots("c", begun.made)]
+            if after == [self._chunks[point][1]] and (both := chunk.after(first, names)):
+                return both
+        begun = begin()
 
         def run(tokens: mx.array) -> list[mx.array]:
-            for mine, theirs in zip(made, alone, strict=True):
-                mine.extend(theirs)
-            self._prepare(made, point)
-            self.model(tokens, cache=made)
+            begun.do()
+            self._prepare(begun.made, point)
+            self.model(tokens, cache=begun.made)
             return []
 
-        return self._record(made, run, (point.batch, point.step), kept=alone)
+        return self._record(begun.made, run, (point.batch, point.step), kept=begun.kept)
 
     def step(self, point: Point) -> graph.Graph:
         """One token for each sequence, where all caches are full and must grow."""
@@ -272,9 +334,11 @@ class Passes:
         gone: Caches | None = None,
         kept: Caches | None = None,
         spent: bool = True,
+        model: bool = True,
     ) -> graph.Graph:
+        weights = self.parameters if model else []
         places = [
-            *self.parameters,
+            *weights,
             *slots("c", made),
             *slots("g", gone or []),
             *slots("k", kept or []),
@@ -295,7 +359,7 @@ class Passes:
                     lambda name: spent and name[:2] in {"c.", "g."},
                 )
         finally:
-            for name, holder, key in self.parameters:
+            for name, holder, key in weights:
                 put(holder, key, arrays[name])
 
 

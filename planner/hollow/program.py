@@ -109,18 +109,19 @@ class _Prompts:
     end: str  # of the programs' names
 
     def chunks(self) -> Programs:
-        """All of them, of which the first is checked by a second recording."""
+        """All of them, of which the first is checked by a second recording of some layers."""
         made: Programs = {}
         ways, processor = copy(self.ways), self.asked.processor  # for what it finds out holds here
-        with self._instead():
+        with self._instead(), self.server.keeping():
             for name, method in self.asked.chunks.items():
-                record, check = getattr(self.server, method), not made
+                record = getattr(self.server, method)
+                check = None if made else partial(self.server.of_all_kinds, method)
                 if ways.by_token:
                     # Of others a plan takes what they are more than a chunk, at so many tokens.
                     steps = RESTS if name in PLAIN else (min(RESTS),)
-                    one = ways.for_each(record, processor, steps, checked=check)
+                    one = ways.for_each(record, processor, steps, check=check)
                 else:
-                    one = ways.program(record, processor, empty=name in PLAIN, checked=check)
+                    one = ways.program(record, processor, empty=name in PLAIN, check=check)
                 made[f"{name}{self.end}"] = one
         return made
 
@@ -142,7 +143,12 @@ class _Prompts:
 
 def _tokens(asked: _Asked, server: passes.Passes, ways: Ways, where: str) -> Programs:
     return {
-        f"{name}{where}": ways.program(getattr(server, name), asked.processor, step=1)
+        f"{name}{where}": ways.program(
+            getattr(server, name),
+            asked.processor,
+            step=1,
+            check=partial(server.of_all_kinds, name),
+        )
         for name in asked.tokens
     }
 

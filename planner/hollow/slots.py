@@ -42,6 +42,20 @@ def slots(prefix: str, made: Sequence[Any]) -> list[Slot]:
     return found
 
 
+def state(made: Sequence[Any]) -> list[Any]:
+    """All that a model can know of caches before it runs: arrays by shape and type."""
+
+    def known(held: Any) -> Any:  # noqa: ANN401
+        if isinstance(held, mx.array):
+            return tuple(held.shape), held.dtype
+        return [known(item) for item in held] if isinstance(held, list) else held
+
+    return [
+        (type(cache), {name: known(held) for name, held in vars(cache).items()})
+        for cache in leaves(list(made))
+    ]
+
+
 def get(holder: Any, key: Any) -> mx.array:  # noqa: ANN401
     array: mx.array = holder[key] if isinstance(holder, dict | list) else getattr(holder, key)
     return array

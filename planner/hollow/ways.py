@@ -17,8 +17,8 @@ from planner.hollow.symbols import Unclear, primes
 from planner.program import Point
 from planner.traced import Processor
 
-FEW = 16  # tokens of a step at which all of a model is recorded where it has a part for each token
-RESTS = (FEW, 2)  # the rest of a prompt: what a device may be behind by most
+FEW = 16  # tokens of a step that tell what each of more adds
+RESTS = (8, 2)  # the rest of a prompt, of all layers: what a device may be behind by most
 BY_TOKEN = (min(PREFILL_STEPS),)  # to record some layers at
 Record = Callable[[Point], Graph]
 
@@ -99,23 +99,25 @@ class Ways:
         *,
         step: int | None = None,
         empty: bool = False,
-        checked: bool = True,
+        check: Record | None = None,
     ) -> dict[str, Any]:
         """What ``record`` records, for ``processor``; ``step`` where it is always that.
 
-        ``empty``: it may go into empty caches, too; ``checked``: by a second recording.
+        ``empty``: it may go into empty caches, too. ``check`` records the same of layers of all
+        kinds, which is compared with a second recording; None where others were.
         """
         if self.any_step or step:
             try:
                 prime = self.prime._replace(
                     step=step or self.prime.step, tokens=self.prime.tokens + (step == 1)
                 )
-                others = [self._second(record, step or 3 * STEP)] if checked else []
-                return self._recorded(record, processor, prime, others, empty=empty)
+                if check:
+                    self._confirm(check, prime, step or 3 * STEP)
+                return self._recorded(record, processor, prime, empty=empty)
             except Unclear:
                 self.any_step = False  # nor are others: they are of the same parts
         steps = (step,) if step else (*PREFILL_STEPS, *RESTS)
-        return self.for_each(record, processor, steps, empty=empty, checked=checked)
+        return self.for_each(record, processor, steps, empty=empty, check=check)
 
     def for_each(
         self,
@@ -124,7 +126,7 @@ class Ways:
         steps: Sequence[int],
         *,
         empty: bool = False,
-        checked: bool = False,
+        check: Record | None = None,
     ) -> dict[str, Any]:
         """A recording at each of ``steps``, of any sequences and tokens in their caches.
 
@@ -132,13 +134,12 @@ class Ways:
         """
         made: dict[int, dict[str, Any]] = {}
         for step in steps:
-            others = [self._second(record, step)] if checked and not made else []
             where = Point(self.prime.batch, step, self.prime.tokens + (step == 1))
             empties = empty and step in PREFILL_STEPS
             try:
-                made[step] = self._recorded(
-                    record, processor, where, others, empty=empties, number=True
-                )
+                if check and not made:
+                    self._confirm(check, where, step, number=True)
+                made[step] = self._recorded(record, processor, where, empty=empties, number=True)
             except Unclear as error:
                 raise Refused(
                     f"what it takes cannot be told from one context to another: {error}"
@@ -162,31 +163,38 @@ class Ways:
         record: Record,
         processor: Processor,
         where: Point,
-        others: Sequence[tuple[Graph, Point]],
         *,
         empty: bool,
         number: bool = False,
     ) -> dict[str, Any]:
         """``number``: the step is one, and S is 1; what is cached before it is T less the step."""
-        graph, known, edges = record(where), where, self.edges
-        if number:
-            known = where._replace(step=1, tokens=1 if where.tokens == where.step else where.tokens)
-            edges = edges | {edge - where.step for edge in edges}
-        rows = work.read_off(graph, known, edges)
-        for other, at in others:
-            # What depends on neither sequences nor tokens in whole parts is as large as it is here.
-            work.agree(graph, rows, other, at._replace(step=1) if number else at, least=number)
+        graph = record(where)
+        rows = self._read_off(graph, where, number=number)
         made = work.program(graph, rows, processor)
         if empty and not self.far:
             # There is less to do then, so that the device is more layers behind, with all that is
             # in them.
             first = where._replace(tokens=where.step)
-            alone = self._recorded(record, processor, first, (), empty=False, number=number)
+            alone = self._recorded(record, processor, first, empty=False, number=number)
             made = work.either(made, alone)
         return made
 
-    def _second(self, record: Record, step: int) -> tuple[Graph, Point]:
-        """A second recording; of many sequences, for experts are sorted from 64 tokens on."""
+    def _read_off(self, graph: Graph, where: Point, *, number: bool) -> work.Rows:
+        if not number:
+            return work.read_off(graph, where, self.edges)
+        known = where._replace(step=1, tokens=1 if where.tokens == where.step else where.tokens)
+        edges = self.edges | {edge - where.step for edge in self.edges}
+        return work.read_off(graph, known, edges)
+
+    def _confirm(self, record: Record, where: Point, step: int, *, number: bool = False) -> None:
+        """Raise Unclear if what is read off at a point is not what there is at another.
+
+        That has many sequences, for experts are sorted from 64 tokens on.
+        """
         batch = (3 if step >= STEP else 71) if self.batched else 1
         second = Point(batch, step, self.far + 4096 + (step == 1))
-        return record(second), second
+        graph = record(where)
+        rows = self._read_off(graph, where, number=number)
+        # What depends on neither sequences nor tokens in whole parts is as large as it is here.
+        there = second._replace(step=1) if number else second
+        work.agree(graph, rows, record(second), there, least=number)

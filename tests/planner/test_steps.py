@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from benchmarks import planner_models
 from hub import tracing
 from planner.demand import CPU, CUDA, PREFILL_STEPS, Device, ladder
-from planner.hollow import layers, model, program, recording, views, work
+from planner.hollow import layers, model, passes, program, recording, views, work
 from planner.hollow.graph import Graph, Made
 from planner.hollow.model import Refused
 from planner.hollow.passes import Passes
@@ -214,7 +215,52 @@ def test_what_a_second_recording_does_not_confirm_is_refused(
         return server.uneven(point._replace(**other) if point.tokens == 4096 else point)
 
     with pytest.raises(Refused, match="cannot be told from one context to another"):
-        ways().for_each(record, "cpu", (32,), checked=True)
+        ways().for_each(record, "cpu", (32,), check=record)
+
+
+@pytest.mark.parametrize("name", ["qwen3_next", "gemma3_text", "mamba2", "llama"])
+@pytest.mark.parametrize("method", ["admit", "stay"])
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_done_before_a_chunk_is_put_before_one_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, method: str, *, known: bool
+) -> None:
+    """It is what all of it recorded at once is; as it is recorded where caches are others then."""
+    point = Point(BATCH, STEP, 2**12)
+    with served(tmp_path, planner_models.config(name)) as server:
+        really = getattr(server, method)(point)
+        whole = len(really.operations)
+        if not known:
+            monkeypatch.setattr(passes, "state", lambda _: object())
+        recorded: list[int] = []
+        record = passes.graph.record
+
+        def counted(*given: Any) -> Graph:
+            made = record(*given)
+            recorded.append(len(made.operations))
+            return made
+
+        monkeypatch.setattr(passes.graph, "record", counted)
+        with server.keeping():
+            chunk = server.uneven(point)
+            told = getattr(server, method)(point)
+        assert server.uneven(point) is not chunk  # kept no longer
+    for processor in ("cpu", "gpu"):
+        one, other = (work.program(it, work.as_recorded(it), processor) for it in (told, really))
+        assert one == other
+    assert recorded[0] == len(chunk.operations)
+    if known:
+        assert sum(recorded[:2]) == whole
+    else:
+        assert recorded[2] == whole
+
+
+def test_an_array_that_is_two_arguments_has_no_two_names() -> None:
+    """Then nothing can be put before."""
+    x = Made("x", (4,), 2)
+    first = Graph((), {"x": x}, ("x", "x"), frozenset())
+    chunk = Graph((), {"a": x, "b": x}, (), frozenset(), {"c.0": "a", "c.1": "b"})
+    assert chunk.after(first, ("c.0", "c.1")) is None
+    assert chunk.after(replace(first, results=("x",)), ("c.0",)) is not None
 
 
 def test_a_graph_without_operations_takes_nothing() -> None:
@@ -254,6 +300,22 @@ def test_layers_that_have_two_caches_or_none_all_stay(tmp_path: Path, name: str)
         assert len(server.model.layers) != len(server.caches)
         assert layers.alike(server.model, server.caches).first >= len(server.model.layers)
         assert len(views.beyond(server.model, server.caches)) == len(server.caches)
+
+
+def test_layers_are_of_as_many_kinds_as_they_do_different_things(tmp_path: Path) -> None:
+    """Whatever tells them apart: their weights, caches, modules or settings; not their numbers."""
+
+    def kinds(name: str, **more: Any) -> int:
+        config = planner_models.config(name) | more
+        with served(tmp_path, config) as server:
+            return layers.alike(server.model, server.caches).kinds
+
+    assert kinds("llama") == 1
+    assert kinds("gemma3_text", sliding_window_pattern=4) == 4
+    # Of `rope` there is a module in its place that does nothing.
+    assert kinds("smollm3", no_rope_layers=[1, 1, 0, 1]) == 3
+    assert kinds("smollm3", no_rope_layers=[1, 1, 1, 1]) == 1
+    assert kinds("smollm3", no_rope_layers=[0, 0, 0, 0]) == 1
 
 
 def test_layers_that_a_model_looks_for_by_number_all_stay(
