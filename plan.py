@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,14 +24,13 @@ try:
     from rich.text import Text
 
     from hub.lock import Entry, Lock, LockError, ensure
-    from planner.declared import Gpu, Host, InventoryError, Model, Secret
-    from planner.fleet import read_hosts
-    from planner.gpus import find, near
+    from planner.declared import Host, InventoryError, Model, Secret
     from planner.placement import place
     from planner.plan import Plan
     from planner.report import report
     from planner.spaces import processors
     from planner.traced import Processor
+    from planner.what_if import what_if
     from planner.why import why
 except ModuleNotFoundError as error:
     sys.exit(
@@ -44,7 +42,6 @@ except KeyboardInterrupt:
 
 ROOT = Path(__file__).parent
 FITS, COULD_NOT_TELL, DOES_NOT_FIT = 0, 1, 2
-NO_COMMIT = "0" * 40
 OF_A_MODEL = ("gpu", "gpus", "memory", "context", "concurrency")  # an inventory has its own
 
 
@@ -211,51 +208,6 @@ def read_inventory(path: Path) -> tuple[Host, ...]:
     if not hosts:
         raise Fault(f"{path}: has no hosts")
     return tuple(hosts.values())
-
-
-def what_if(
-    source: str | None,
-    gpu: str | None,
-    gpus: int,
-    memory: float | None,
-    context: int,
-    concurrency: int,
-) -> Host:
-    """A host that is not there: so many GPUs of a kind, and one model. Raises Fault.
-
-    Where no revision is given, it is one that there is not: see ``at_a_commit``.
-    """
-    if source is None or (gpu is None) == (memory is None):
-        raise Fault("give an INVENTORY, or --model with either --gpu NAME or --memory GIB")
-    if memory is not None and not 0 < memory * 2**30 < float("inf"):  # nor is it no number
-        raise Fault(f"--memory {memory}: expected a number of GiB above 0")
-    path = Path(source).resolve()
-    repo, _, revision = source.partition("@")
-    if source and path.is_dir():
-        where, name = {"path": str(path)}, path.name
-    elif re.fullmatch(r"\w[\w.-]*/[\w.-]+", repo):
-        where, name = {"repo": repo, "revision": revision or NO_COMMIT}, repo.rpartition("/")[2]
-    else:
-        raise Fault(
-            f"--model {source or repr(source)}: no such directory, and no REPO@REVISION of a hub"
-        )
-    model = {**where, "name": name, "context": context, "concurrency": concurrency}
-    if not re.search("[a-z0-9]", name.lower()):  # of which a slug is made
-        model["slug"] = "model"
-    data: dict[str, object] = {"models": [model]}
-    if memory is not None:
-        data |= {"flavour": "cpu", "memory_bytes": int(memory * 2**30)}
-    else:
-        cards = find(str(gpu))
-        if len(cards) != 1:
-            names = "`, `".join(card.name for card in cards)
-            this = f"this names `{names}`" if cards else "none of planner/gpus.py has this name"
-            if not cards and (close := near(str(gpu))):
-                this += f" (near: `{'`, `'.join(close)}`)"
-            raise Fault(f"--gpu {gpu!r}: expected one card, {this}")
-        data["gpus"] = tuple(Gpu(**dict(cards[0].gpu)) for _ in range(gpus))
-    (host,) = read_hosts({"what-if": data}, foreign=())
-    return host
 
 
 def at_a_commit(host: Host, source: str) -> Host:
