@@ -238,7 +238,7 @@ def locked(hosts: Sequence[Host], path: Path | None, errors: Console) -> Lock:
     groups: dict[tuple[Path, str, str | None], list[tuple[Model, Processor]]] = {}
     for host in hosts:
         where = path or ROOT / host.models_lock
-        token = _secret(host.hub.token) if host.hub.token else os.environ.get("HF_TOKEN")
+        token = _token(host.hub.token) if host.hub.token else os.environ.get("HF_TOKEN")
         endpoint = host.hub.endpoint
         if "endpoint" not in host.hub.model_fields_set:
             endpoint = os.environ.get("HF_ENDPOINT", endpoint)
@@ -267,17 +267,15 @@ def locked(hosts: Sequence[Host], path: Path | None, errors: Console) -> Lock:
     return Lock(models=known)
 
 
-def _secret(source: Secret) -> str:
-    if source.env is not None:
-        if source.env not in os.environ:
-            raise Fault(f"hub.token: the environment has no `{source.env}`; export it")
-        return os.environ[source.env].strip()
+def _token(source: Secret) -> str:
+    from pyinfra.api.exceptions import PyinfraError  # noqa: PLC0415 -- as in ``read_inventory``
+
+    from tasks import declared  # noqa: PLC0415
+
     try:
-        return Path(str(source.file)).expanduser().read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise Fault(f"hub.token: {source.file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Fault(f"hub.token: {source.file}: not UTF-8; expected a token") from None
+        return declared.token(source)
+    except PyinfraError as error:
+        raise Fault(str(error)) from None
 
 
 def run() -> None:

@@ -77,18 +77,18 @@ def foreign() -> set[str]:
     return keys | {name for name, _ in all_global_arguments()}
 
 
-def secret(source: Secret | None) -> str:
-    """Read a secret on the controller, ``""`` where none is declared; stops the run where gone."""
+def token(source: Secret | None) -> str:
+    """Read a hub's on the controller, ``""`` where none is declared; stops the run where gone."""
     if source is None:
         return ""
     if source.env is not None:
         value = os.environ.get(source.env)
         if value is None:
-            raise DeployError(f"secret: the environment has no `{source.env}`; export it")
+            raise DeployError(f"hub.token: the environment has no `{source.env}`; export it")
         return value.strip()
     try:
         return Path(str(source.file)).expanduser().read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise DeployError(f"secret: {source.file}: {error.strerror}") from None
+        raise DeployError(f"hub.token: {source.file}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise DeployError(f"secret: {source.file}: not UTF-8; expected a token") from None
+        raise DeployError(f"hub.token: {source.file}: not UTF-8; expected a token") from None

@@ -17,7 +17,7 @@ from planner.bound import Bound
 from planner.declared import Host, Model
 from planner.fleet import related
 from planner.traced import Processor
-from tasks.declared import hosts, secret
+from tasks.declared import hosts, token
 from templates import render
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +53,7 @@ def _locked(asked: Iterable[tuple[Model, Processor]], declared: Host) -> Lock:
                 asked,
                 ROOT / declared.models_lock,
                 endpoint=declared.hub.endpoint,
-                token=secret(declared.hub.token) or None,
+                token=token(declared.hub.token) or None,
                 hashed=True,
                 progress=lambda words: logger.info("    Learning what a model takes: %s", words),
             )

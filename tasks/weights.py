@@ -7,7 +7,7 @@ from pyinfra.api.hiddenvalue import HiddenValue
 
 from manifest.declaration import Declaration
 from operations import weights as operations
-from tasks.declared import secret
+from tasks.declared import token
 
 
 @deploy("Weights")
@@ -20,6 +20,6 @@ def weights(declaration: Declaration) -> None:
             snapshot=snapshot,
             runtime=declaration.engine.path,
             endpoint=hub.endpoint,
-            token=HiddenValue(secret(hub.token)),  # type: ignore[no-untyped-call]
+            token=HiddenValue(token(hub.token)),  # type: ignore[no-untyped-call]
             site=declaration.host.site.environment,
         )
