@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
-from urllib.parse import urlsplit
 
 try:
     import click
@@ -23,7 +22,7 @@ try:
     from rich.console import Console
     from rich.text import Text
 
-    from hub.lock import Entry, Lock, LockError, ensure
+    from hub.lock import Entry, Lock, LockError, ensure, wrong_endpoint
     from planner.declared import Host, InventoryError, Model, Secret
     from planner.placement import place
     from planner.plan import Plan
@@ -122,11 +121,8 @@ def judge(context: click.Context, svg: Path | None) -> None:
         raise Fault("give either --why or --json, not both")
     if svg is not None and (svg.is_dir() or not os.access(svg.parent, os.W_OK)):
         raise Fault(f"--svg: {svg}: expected a file in a directory that can be written to")
-    endpoint = os.environ.get("HF_ENDPOINT", "")
-    try:
-        _ = urlsplit(endpoint).port
-    except ValueError as error:  # the hub's client cannot even be imported then
-        raise Fault(f"HF_ENDPOINT: {endpoint}: no address of a hub: {error}") from None
+    if mistake := wrong_endpoint():
+        raise Fault(mistake)
 
 
 def must_be_declared(name: str, hosts: Sequence[Host]) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hub.format import FORMAT, wrong
 from planner.declared import Model
@@ -128,6 +129,19 @@ def trace_key(processor: Processor, mlx_lm: str | None = None) -> str:
     And by the version of MLX that is installed, whose evaluation it is.
     """
     return f"{mlx_lm or version('mlx-lm')} {version('mlx')} {processor}"
+
+
+def wrong_endpoint() -> str:
+    """Why `HF_ENDPOINT` is no hub's address, "" where it may be or nobody has set it.
+
+    The hub's client reads it when it is imported, which fails then, whatever it is to ask.
+    """
+    endpoint = os.environ.get("HF_ENDPOINT", "")
+    try:
+        _ = urlsplit(endpoint).port
+    except ValueError as error:
+        return f"HF_ENDPOINT: {endpoint}: no address of a hub: {error}"
+    return ""
 
 
 def read(path: Path | str) -> Lock:

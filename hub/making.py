@@ -13,7 +13,7 @@ from typing import Any
 
 from hub import checkpoint, tracing
 from hub.format import wrong
-from hub.lock import Checkpoint, Entry, File, trace_key
+from hub.lock import Checkpoint, Entry, File, trace_key, wrong_endpoint
 from planner.amounts import gib
 from planner.declared import Model
 from planner.traced import Processor, Traced
@@ -56,6 +56,8 @@ class Maker:
             raise Failed(f"{model.source}: {error.strerror}: {error.filename}") from None
 
     def _from_hub(self, model: Model, processor: Processor, known: Entry | None) -> Entry:
+        if mistake := wrong_endpoint():
+            raise Failed(f"{model.source}: {mistake}")
         from hub import client  # noqa: PLC0415 -- a directory needs no hub
 
         assert model.repo, "a model has a repository or a path"  # noqa: S101

@@ -228,6 +228,18 @@ def test_what_the_hub_refuses_says_what_to_do(hub, files, tmp_path):
     assert "hf_secret" not in path.read_text()
 
 
+def test_an_address_in_the_environment_that_is_none_is_said_so(hub, commit, tmp_path, monkeypatch):
+    """The client reads it, though it is told another one; what is locked needs no client."""
+    path, llama = tmp_path / "models.lock", model("org/llama", commit)
+    monkeypatch.setenv("HF_ENDPOINT", "http://[bad")
+    with pytest.raises(lock.LockError, match=r"HF_ENDPOINT: http://\[bad: no address of a hub"):
+        ensure(hub, path, llama)
+    monkeypatch.delenv("HF_ENDPOINT")
+    ensure(hub, path, llama)
+    monkeypatch.setenv("HF_ENDPOINT", "http://[bad")
+    ensure(hub, path, llama)
+
+
 def test_a_file_that_hangs_is_given_up_on(hub, commit, tmp_path, monkeypatch):
     """Within the time limit, by name."""
     monkeypatch.setattr(client, "REQUEST_SECONDS", 1.0)
