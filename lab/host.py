@@ -152,13 +152,18 @@ class Host:
         while not self._answers():
             self._patience(deadline, "does not answer on port 22", state)
 
-    def reboot(self) -> None:
-        """Reboot it in good order, and wait until it is up again."""
+    def reboot(self, *, until_up: bool = True) -> None:
+        """Reboot it in good order, and wait until it is up again, or until it begins to start.
+
+        Run nothing on it meanwhile: systemd stops all processes for a moment at the end; nsenter
+        then stops itself, nobody wakes it, and the host waits three minutes for what it left.
+        """
         before = self._systemd()
         self.root_run("systemctl reboot", check=False)
         if before is not None:
             before.wait(timeout_s=90)
-        self.wait_until_up()
+        if until_up:
+            self.wait_until_up()
 
     def stop(self) -> None:
         """Shut it down in good order; its disk stays."""

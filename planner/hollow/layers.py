@@ -25,7 +25,7 @@ class Alike:
     """The ``first`` layers have all neighbours that any have, ``TOGETHER`` of them."""
 
     first: int
-    kinds: int  # so many of the first are of all kinds
+    kinds: int  # so many of the first are of all kinds, each with another after it that needs it
     ending: int  # so many of the first, and more than those, end as all of them end
     like: tuple[int, ...]  # of each with a cache, one of these that has the same before it
     # What layers add up to, by how many of the first they are: so often taken, it is what those
@@ -50,7 +50,8 @@ def alike(model: Any, examples: Sequence[Any]) -> Alike:  # noqa: ANN401 -- mlx 
     like = (*(before.index(each) for each in before[:-1]), ending - 1)
     if not _runs(model, first):
         return every(model, examples)
-    of_all = 1 + max(map(kinds.index, numbers.values()))
+    of_all = min(2 + max(map(kinds.index, numbers.values())), len(kinds))
+    of_all = of_all if _runs(model, of_all) else first
     return Alike(first=first, kinds=of_all, ending=ending, like=like, sum=_sum(first, kinds))
 
 
@@ -116,13 +117,18 @@ def _kinds(layers: Sequence[Any], examples: Sequence[Any]) -> Iterator[object]:
     own = {
         name
         for name in set().union(*told)
-        if all(each[name] == at for at, each in enumerate(told) if name in each)
+        if all(_is_number(each[name], at) for at, each in enumerate(told) if name in each)
     }
     for layer, cache, values in zip(layers, examples, told, strict=True):
         flat: Any = tree_flatten(layer.parameters())
         parameters = tuple((name, array.shape, str(array.dtype)) for name, array in flat)
         settings = frozenset((name, it) for name, it in values.items() if name not in own)
-        yield type(layer), parameters, settings, type(cache), getattr(cache, "max_size", None)
+        kept = tuple((type(it), getattr(it, "max_size", None)) for it in leaves([cache]))
+        yield type(layer), parameters, settings, type(cache), kept
+
+
+def _is_number(value: object, at: int) -> bool:
+    return type(value) is int and value == at  # False is 0, too
 
 
 def _told(layer: Any) -> dict[tuple[str, str], object]:  # noqa: ANN401 -- mlx has no types

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,17 @@ def load(directory: Path) -> tuple[Any, dict[str, Any]]:
 def another(model: Any) -> Any:  # noqa: ANN401 -- mlx has no types
     """The same model once more, as it was loaded: ``shard`` of one leaves the other alone.
 
-    Loading again would take longer. Its arrays are the same, which nobody writes to.
+    Loading again would take longer. Its arrays are others of the same buffers: ``gpt_oss`` divides
+    one in place.
     """
     made: dict[int, Any] = {}
 
     def copied(held: Any) -> Any:  # noqa: ANN401
         if id(held) in made:
             return made[id(held)]
+        if isinstance(held, mx.array):
+            array = made[id(held)] = copy.copy(held)
+            return array
         if type(held) is tuple:
             return tuple(map(copied, held))
         if type(held) is list:

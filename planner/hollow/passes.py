@@ -108,17 +108,16 @@ class Passes:
         made = self._grown(point.batch, point.tokens - point.step)
 
         def run(tokens: mx.array) -> list[mx.array]:
-            if uneven and self.merged and point.batch > 1:
+            if uneven:
                 self._prepare(made, point)
             self.model(tokens, cache=made)
             return []
 
         return self._record(made, run, (point.batch, point.step))
 
-    @staticmethod
-    def _prepare(made: Caches, point: Point) -> None:
-        """The last prompt is a token shorter than all others."""
-        for cache in made:
+    def _prepare(self, made: Caches, point: Point) -> None:
+        """The last prompt is a token shorter than all others, where there are others."""
+        for cache in made if self.merged and point.batch > 1 else ():
             cache.prepare(
                 lengths=[point.step] * (point.batch - 1) + [point.step - 1],
                 right_padding=[0] * (point.batch - 1) + [1],

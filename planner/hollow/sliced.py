@@ -32,7 +32,7 @@ def kept(model: Any, whole: dict[str, int]) -> int:  # noqa: ANN401
 
 
 def _kept(array: mx.array, whole: int) -> int:
-    last, before = _primitives(array)
+    last, before = primitives(array)
     slice_of_it = last in SLICES
     not_worth_it = (
         last == "Contiguous" and before in SLICES and whole <= array.nbytes + WORTH_A_COPY
@@ -40,7 +40,7 @@ def _kept(array: mx.array, whole: int) -> int:
     return whole if slice_of_it or not_worth_it else array.nbytes
 
 
-def _primitives(array: mx.array) -> tuple[str, str]:
+def primitives(array: mx.array) -> tuple[str, str]:
     """Name the last two primitives that make an array which is not evaluated yet."""
     text = io.StringIO()
     mx.export_to_dot(text, array)

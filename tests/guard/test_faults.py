@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shlex
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,14 +142,8 @@ def test_it_waits_for_a_device_that_comes_late(with_a_gpu: Host, times: int) -> 
     host, runs = with_a_gpu, []
     for number in range(times):
         beyond = times > 1 and number == 0
-        host.root_run(f"touch /run/before; {DEACTIVATE}; mv {SHOWN} {HIDDEN}")
-        booting = threading.Thread(target=host.reboot)
-        booting.start()
-        # Once its units are stopped, which may drain for a minute.
-        until(
-            lambda: host.root_run("test ! -e /run/before", check=False).returncode == 0,
-            within_s=100,
-        )
+        host.root_run(f"{DEACTIVATE}; mv {SHOWN} {HIDDEN}")
+        host.reboot(until_up=False)
         if beyond:
             until(lambda: "does not answer" in status(host), within_s=120)
             journal = host.root_run("journalctl -b -u mlx-gpu-ready -o cat").stdout
@@ -161,7 +154,7 @@ def test_it_waits_for_a_device_that_comes_late(with_a_gpu: Host, times: int) -> 
         assert show(host, unit(host), "ActiveState") in {"inactive", "activating"}
         host.root_run(f"mv {HIDDEN} {SHOWN}; {ACTIVATE}")
         began = time.monotonic()
-        booting.join()
+        host.wait_until_up()
         runs.append(hurting(host) | {"token_s": time.monotonic() - began})
     recorded(LATE, runs)
 

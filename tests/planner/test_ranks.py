@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
+from mlx.utils import tree_flatten
 
 from benchmarks import planner_models
 from planner.hollow import model, program, sliced
@@ -23,6 +25,11 @@ def test_what_the_whole_models_caches_keep_is_counted_for_a_rank(tmp_path: Path)
     assert [kind["viewed_bytes"] for kind in shared["kinds"]] == [5]
 
 
+def primitives(whole: Any) -> dict[str, tuple[str, str]]:
+    """What makes each of its parameters."""
+    return {name: sliced.primitives(array) for name, array in tree_flatten(whole.parameters())}
+
+
 @pytest.mark.parametrize("name", ["llama", "deepseek_v3", "gpt_oss"])
 def test_a_rank_is_what_a_model_that_was_loaded_for_it_is(tmp_path: Path, name: str) -> None:
     """And the whole model is as it was, for the next one."""
@@ -30,9 +37,9 @@ def test_a_rank_is_what_a_model_that_was_loaded_for_it_is(tmp_path: Path, name: 
     mx.set_default_device(mx.cpu)
     with program.cpu():
         whole, _ = model.load(tmp_path)
-        before = sliced.sizes(whole)
+        before, made = sliced.sizes(whole), primitives(whole)
         shared = [rank(whole, size) for size in (2, 2)]
-        assert sliced.sizes(whole) == before
+        assert (sliced.sizes(whole), primitives(whole)) == (before, made)
         loaded, _ = model.load(tmp_path)
         loaded.shard(model.StandIn(2))
         weights = sliced.kept(loaded, before)
