@@ -16,7 +16,6 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +64,8 @@ def trace(
     answer: dict[str, Any] = {"programs": {}}
 
     def whole() -> program.Programs:
+        from importlib.metadata import version  # noqa: PLC0415 -- slow, and one process asks it
+
         took, assumed = loads(directory)
         beyond = views.beyond(model, examples)
         ranks = {str(size): rank(model, size, beyond) for size in sizes if size > 1}

@@ -1,13 +1,15 @@
 """mlx-lm without what a trace has no use for: it takes three times as long to import as the rest.
 
 mlx-lm imports tokenizers (``transformers``) and the hub's client (``huggingface_hub``) before it
-can build a model; a trace reads no text and no network. Import this before anything of mlx-lm; a
-process in which they are there already is left alone.
+can build a model; a trace reads no text and no network. Nor does it generate or convert, which
+``import mlx_lm`` itself brings along, with numpy. Import this before anything of mlx-lm; a process
+in which they are there already is left alone.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -34,3 +36,7 @@ for _name in NAMES:
         made = _Hollow(_name)
         made.__path__ = []
         sys.modules[_name] = made
+
+if "mlx_lm" not in sys.modules and (_spec := find_spec("mlx_lm")):
+    _package = sys.modules["mlx_lm"] = ModuleType("mlx_lm")
+    _package.__path__ = list(_spec.submodule_search_locations or ())

@@ -71,7 +71,8 @@ def parts(
             if ways.by_token:
                 prompts[f"some{end}{where}"] = one.some
             prompts[f"chunks{end}{where}"] = one.chunks
-        tokens[f"tokens{where}"] = partial(_tokens, asked, server, copy(ways), where)
+        for name in asked.tokens:
+            tokens[f"{name}{where}"] = partial(_tokens, asked, server, copy(ways), name, where)
     return prompts, tokens
 
 
@@ -141,16 +142,9 @@ class _Prompts:
         return recording.kernels(attention=self.attention == " fused")
 
 
-def _tokens(asked: _Asked, server: passes.Passes, ways: Ways, where: str) -> Programs:
-    return {
-        f"{name}{where}": ways.program(
-            getattr(server, name),
-            asked.processor,
-            step=1,
-            check=partial(server.of_all_kinds, name),
-        )
-        for name in asked.tokens
-    }
+def _tokens(asked: _Asked, server: passes.Passes, ways: Ways, name: str, where: str) -> Programs:
+    record, check = getattr(server, name), partial(server.of_all_kinds, name)
+    return {f"{name}{where}": ways.program(record, asked.processor, step=1, check=check)}
 
 
 @contextlib.contextmanager

@@ -303,7 +303,7 @@ def test_an_architecture_that_mlx_lm_has_not_is_a_verdict(hub, files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("limits", "says"), [({"seconds": 0.05}, "took more than"), ({"memory_bytes": 2**26}, "failed")]
+    ("limits", "says"), [({"seconds": 0.05}, "took more than"), ({"memory_bytes": 2**25}, "failed")]
 )
 def test_the_trace_has_limits_and_leaves_nothing(limits, says, files, tmp_path, monkeypatch):
     """Time and memory of the child are bounded; its directory goes with it."""

@@ -345,7 +345,7 @@ def test_what_only_a_later_layer_does_is_confirmed_too(
         prompts, tokens = program.parts(
             server.model, server.caches, "cpu", merged=True, batched=True, ends=[""]
         )
-        part = prompts["chunks"] if name == "admit" else tokens["tokens"]
+        part = prompts["chunks"] if name == "admit" else tokens[name]
         with pytest.raises(Refused, match="cannot be told from one context to another"):
             part()
 
