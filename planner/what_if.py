@@ -28,10 +28,10 @@ def what_if(
         raise InventoryError(
             ["give an INVENTORY, or --model with either --gpu NAME or --memory GIB"]
         )
+    if memory is not None and not 0 < memory * 2**30 < float("inf"):  # nor is it no number
+        raise InventoryError([f"--memory {memory}: expected a number of GiB above 0"])
     data: dict[str, object] = {"models": [_model(source, context, concurrency)]}
     if memory is not None:
-        if not 0 < memory * 2**30 < float("inf"):  # nor is it no number
-            raise InventoryError([f"--memory {memory}: expected a number of GiB above 0"])
         data |= {"flavour": "cpu", "memory_bytes": int(memory * 2**30)}
     else:
         data["gpus"] = (_card(str(gpu)),) * gpus

@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from planner.hollow import graph, work
+from planner.hollow import buffers, graph, work
 from planner.hollow.model import load
 
 
@@ -37,7 +37,7 @@ def transient(directory: Path, lag: int) -> int:
         return [array for _, array in flat]
 
     recorded = _read_when_wanted(graph.record(run, arrays, lambda _: False).ordered())
-    return max(0, work.peak(graph.replay(recorded), lag))
+    return max(0, work.peak(buffers.replay(recorded), lag))
 
 
 def _read_when_wanted(recorded: graph.Graph) -> graph.Graph:

@@ -24,10 +24,10 @@ State = list[Any]
 
 @dataclass(frozen=True)
 class Begun:
-    """What is done to caches before a chunk; those of who joins stay as they are."""
+    """Caches before a chunk, and what is done to them first; those of who joins stay so."""
 
     made: Caches
-    do: Callable[[], None]
+    do: Callable[[], None] = lambda: None
     kept: Caches | None = None
 
 
@@ -99,21 +99,25 @@ class Passes:
         if self._chunks is None:
             return self.prefill(point, uneven=True)
         if point not in self._chunks:
-            made = self._grown(point.batch, point.tokens - point.step)
-            self._chunks[point] = self.prefill(point, uneven=True), state(made)
+            begun = Begun(self._grown(point.batch, point.tokens - point.step))
+            before = state(begun.made)
+            self._chunks[point] = self._chunk(begun, point), before
         return self._chunks[point][0]
 
     def prefill(self, point: Point, *, uneven: bool = False) -> graph.Graph:
         """``point.step`` tokens of each prompt (generate.py, ``PromptProcessingBatch.prompt``)."""
-        made = self._grown(point.batch, point.tokens - point.step)
+        begun = Begun(self._grown(point.batch, point.tokens - point.step))
+        return self._chunk(begun, point, uneven=uneven)
 
+    def _chunk(self, begun: Begun, point: Point, *, uneven: bool = True) -> graph.Graph:
         def run(tokens: mx.array) -> list[mx.array]:
+            begun.do()
             if uneven:
-                self._prepare(made, point)
-            self.model(tokens, cache=made)
+                self._prepare(begun.made, point)
+            self.model(tokens, cache=begun.made)
             return []
 
-        return self._record(made, run, (point.batch, point.step))
+        return self._record(begun.made, run, (point.batch, point.step), kept=begun.kept)
 
     def _prepare(self, made: Caches, point: Point) -> None:
         """The last prompt is a token shorter than all others, where there are others."""
@@ -175,15 +179,7 @@ class Passes:
             names = [name for name, _, _ in slots("c", begun.made)]
             if after == [self._chunks[point][1]] and (both := chunk.after(first, names)):
                 return both
-        begun = begin()
-
-        def run(tokens: mx.array) -> list[mx.array]:
-            begun.do()
-            self._prepare(begun.made, point)
-            self.model(tokens, cache=begun.made)
-            return []
-
-        return self._record(begun.made, run, (point.batch, point.step), kept=begun.kept)
+        return self._chunk(begin(), point)
 
     def step(self, point: Point) -> graph.Graph:
         """One token for each sequence, where all caches are full and must grow."""

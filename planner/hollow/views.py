@@ -17,6 +17,7 @@ from typing import Any
 from mlx_lm.models import cache as caches
 
 from planner.hollow import graph, layers
+from planner.hollow.buffers import replay
 from planner.hollow.model import leaves
 from planner.hollow.order import scheduled
 from planner.hollow.passes import STEP, Passes
@@ -80,7 +81,7 @@ def between(model: Any, examples: Sequence[Any]) -> list[int]:  # noqa: ANN401 -
             needs[at] |= _left(result, makers, evaluated)
     own = [*recorded.spent, *(evaluated - set(recorded.given))]
     wanted = tuple(sorted(set().union(*needs).intersection(own)))
-    buffers = graph.replay(replace(recorded, operations=run, results=(*scores, *wanted))).behind
+    buffers = replay(replace(recorded, operations=run, results=(*scores, *wanted))).behind
     behind = dict(zip(wanted, buffers[len(scores) :], strict=True))
     found = [{behind[name] for name in names if name in behind} for names in needs]
     return [
@@ -121,7 +122,7 @@ def _extra(passes: Passes, tokens: int, *, uneven: bool) -> list[int]:
     recorded, names = passes.first(made, tokens)
     held: list[int] = [0] * len(passes.examples)
     behind: list[dict[str, graph.Made]] = [{} for _ in passes.examples]
-    run = graph.replay(recorded.ordered())
+    run = replay(recorded.ordered())
     sizes = {array.name: array for step in recorded.operations for array in step.makes}
     results = recorded.results[len(recorded.results) - len(names) :]
     for name, result, owner in zip(

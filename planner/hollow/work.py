@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from planner.hollow.graph import Graph, Made, Run, Shape, replay, size
+from planner.hollow.buffers import Run, replay
+from planner.hollow.graph import Graph, Made, Shape, size
 from planner.hollow.symbols import TERMS, Row, Unclear, row, terms
 from planner.program import Behind, Point, Polynomial, most, pack
 from planner.traced import Processor

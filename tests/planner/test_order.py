@@ -7,7 +7,7 @@ import pytest
 from mlx import nn
 
 from planner.demand import CPU
-from planner.hollow import graph, order, recording, strides, work
+from planner.hollow import buffers, graph, order, recording, strides, work
 from planner.hollow.graph import Made, Operation
 
 
@@ -82,7 +82,7 @@ def test_a_reshape_takes_what_mlx_takes_for_it(change):
     mx.synchronize()
     really = mx.get_active_memory() - before
 
-    run = graph.replay(recorded(change, x=mx.zeros((64, 128))))
+    run = buffers.replay(recorded(change, x=mx.zeros((64, 128))))
 
     assert really == sum(graph.size(made) for step in run.taken for made in step)
 
@@ -111,7 +111,7 @@ def taken(function, **arrays):
     before = mx.get_active_memory()
     mx.eval(function(**arrays))
     mx.synchronize()
-    run = graph.replay(recorded(function, **arrays))
+    run = buffers.replay(recorded(function, **arrays))
     return mx.get_peak_memory() - before, sum(graph.size(m) for step in run.taken for m in step)
 
 
@@ -215,5 +215,5 @@ def _peak_of_layers():
     really = mx.get_peak_memory() - mx.get_active_memory()
     assert mx.get_active_memory() - before == y.nbytes
 
-    run = graph.replay(recorded(layers, w=w, x=x).ordered())
+    run = buffers.replay(recorded(layers, w=w, x=x).ordered())
     assert really <= work.peak(run, CPU.behind.lag)
