@@ -8,11 +8,13 @@ mlx/backend/cpu/eval.cpp), all else gets a buffer of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 from planner.hollow import strides
-from planner.hollow.graph import Graph, Made, Operation, size
+from planner.hollow.graph import Graph, Made, Shape, size
 
 # Share their input's buffer (mlx/backend/common/common.cpp).
 VIEWS = frozenset(
@@ -41,7 +43,6 @@ DONATE = frozenset(
 PRODUCTS = frozenset({"AddMM", "GatherMM", "GatherQMM", "Matmul", "QuantizedMatmul"})
 # Copy an input that is not in rows (mlx/backend/cpu/{scan,softmax,logsumexp}.cpp).
 WANT_ROWS = frozenset({"LogSumExp", "Scan", "Softmax"})
-COPY = PRODUCTS | WANT_ROWS | {"Convolution"}
 # Of those that donate, the ones that are not element by element.
 NOT_ELEMENTWISE = frozenset(
     {
@@ -52,6 +53,18 @@ NOT_ELEMENTWISE = frozenset(
 DONATION_EXTRA = 16384  # bytes that a buffer may be larger (mlx/backend/common/utils.h)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Array:
+    """How an array lies in its buffer: one object for all that lie so."""
+
+    shape: Shape
+    item: int  # bytes of an element
+    strides: strides.Strides
+
+
+Taken = tuple[Array, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What the allocator does, operation by operation.
@@ -60,180 +73,221 @@ class Run:
     those whose buffer nobody needs after it.
     """
 
-    taken: tuple[tuple[Made, ...], ...]
-    done: tuple[tuple[Made, ...], ...]
+    taken: tuple[Taken, ...]
+    done: tuple[Taken, ...]
     # Of each operation. On the CPU a view is one, which lets its inputs go, and any other one more
     # for each of its kernels (mlx/backend/cpu/eval.cpp); on a GPU only kernels count.
     dispatches: tuple[int, ...]
     kernels: tuple[int, ...]
-    reads: tuple[tuple[Made, ...], ...]
+    reads: tuple[Taken, ...]
     behind: tuple[Made, ...]  # of each result, what its buffer was made for: itself, or more
 
 
-class _Buffers:
-    """Which array lies in which buffer, and who still needs it."""
+class _Buffer:
+    """A buffer, while it is there."""
+
+    __slots__ = ("array", "held", "made", "read")
+
+    def __init__(self, made: str, array: Array) -> None:
+        self.made = made  # the array that it was made for
+        self.array = array
+        self.held = 0  # arrays that lie in it and are still needed
+        self.read = False  # by an operation that may hold it yet
+
+    def fits(self, array: Array) -> bool:
+        """Whether it may be given to ``array`` by the only one in it, read for the last time."""
+        return not self.read and self.held == 1 and size(self.array) <= size(array) + DONATION_EXTRA
+
+
+class _Effect(NamedTuple):
+    """What an operation does to buffers, as far as how what it reads lies decides that."""
+
+    makes: Taken
+    givers: tuple[tuple[int, ...], ...]  # of each, what it reads that may give it its own buffer
+    shares: bool = False  # that of the first, whoever else needs it
+    copies: Taken = ()  # for as long as it runs
+    kernels: int = 0  # where it makes nothing but what it is given a buffer for
+
+
+class _Memory:
+    """Which array lies how in which buffer, and who reads it last."""
 
     def __init__(self, graph: Graph) -> None:
+        self.last = {name: at for at, step in enumerate(graph.operations) for name in step.reads}
+        self.last.update(dict.fromkeys(graph.results, len(graph.operations)))
+        self.arrays = {n: _in_rows(made.shape, made.item) for n, made in graph.given.items()}
         # The buffer of a weight belongs to nobody here: it stays.
-        self.owner: dict[str, str | None] = dict.fromkeys(graph.given)
-        self.owner.update({name: name for name in graph.spent})
-        self.holders = dict.fromkeys(graph.spent, 1)  # of each buffer, arrays that lie in it
-        self.made: dict[str, Made] = dict(graph.given)
-        self.strides = {name: strides.in_rows(made.shape) for name, made in graph.given.items()}
-        self.read: set[str | None] = set()  # buffers that an operation reads, and may hold yet
+        self.buffers: dict[str, _Buffer | None] = dict.fromkeys(graph.given)
+        for name in graph.spent:
+            spent = self.buffers[name] = _Buffer(name, self.arrays[name])
+            spent.held = 1
 
-    def lies_in_rows(self, name: str) -> bool:
-        return strides.lies_in_rows(self.made[name].shape, self.strides[name])
+    def lay(self, at: int, makes: Sequence[Made], reads: Sequence[str], effect: _Effect) -> Taken:
+        """Lay what operation ``at`` makes; that which takes a buffer of its own."""
+        new: Taken = ()
+        for (name, _, _), array, givers in zip(makes, effect.makes, effect.givers, strict=True):
+            self.arrays[name] = array
+            for giver in givers:
+                read = reads[giver]
+                buffer = self.buffers[read]
+                if effect.shares or (
+                    buffer is not None and self.last[read] == at and buffer.fits(array)
+                ):
+                    break
+            else:
+                new = (*new, array)
+                buffer = _Buffer(name, array)
+            self.buffers[name] = buffer
+            if buffer is not None:
+                buffer.held += 1
+        if new or len(reads) > 1:  # else its own buffer is all that it reads
+            own = [self.buffers[made.name] for made in makes]
+            for name in reads:
+                buffer = self.buffers[name]
+                if buffer is not None and buffer not in own:
+                    buffer.read = True
+        return new
 
-    def of(self, names: Iterable[str]) -> tuple[strides.Array, ...]:
-        """Shapes and strides."""
-        return tuple([(self.made[name].shape, self.strides[name]) for name in names])
+    def free(self, at: int, names: Sequence[str]) -> Taken:
+        """What nobody needs after operation ``at``, of the buffers of ``names``."""
+        free: Taken = ()
+        for name in names:
+            if self.last.get(name, at) == at:
+                buffer = self.buffers[name]
+                if buffer is not None:
+                    buffer.held -= 1
+                    if not buffer.held:
+                        free = (*free, buffer.array)
+        return free
 
-    def gives(self, name: str, made: Made) -> bool:
-        """Whether the buffer of ``name``, read for the last time, is fit for ``made``."""
-        owner = self.owner[name]
-        if owner is None or owner in self.read or self.holders[owner] > 1:
-            return False
-        given = self.made[name]
-        return (
-            given.item == made.item
-            and math.prod(given.shape) == math.prod(made.shape)
-            and size(self.made[owner]) <= size(made) + DONATION_EXTRA
-        )
-
-    def share(self, made: Made, source: str, lies: strides.Strides) -> None:
-        owner = self.owner[source]
-        self.owner[made.name] = owner
-        self.strides[made.name] = lies
-        self.made[made.name] = made
-        if owner is not None:
-            self.holders[owner] += 1
-
-    def view(self, step: Operation) -> None:
-        """Lay what ``step`` makes where the first of what it reads lies."""
-        source = step.reads[0]
-        before, lies = self.made[source].shape, self.strides[source]
-        for made in step.makes:
-            self.share(
-                made,
-                source,
-                strides.of_view(step.name, step.arguments, before, lies, made.shape),
-            )
-
-    def take(self, made: Made, lies: strides.Strides) -> None:
-        self.made[made.name] = made
-        self.owner[made.name] = made.name
-        self.strides[made.name] = lies
-        self.holders[made.name] = 1
-
-    def drop(self, name: str) -> str | None:
-        """Nobody reads ``name`` any more; the buffer that this sets free, if any."""
-        owner = self.owner[name]
-        if owner is None:
-            return None
-        self.holders[owner] -= 1
-        return None if self.holders[owner] else owner
+    def behind(self, name: str) -> Made:
+        """The array that the buffer of ``name`` was made for."""
+        buffer = self.buffers[name] or _Buffer(name, self.arrays[name])
+        return Made(buffer.made, buffer.array.shape, buffer.array.item)
 
 
 def replay(graph: Graph) -> Run:
     """Work the graph off as it is ordered, with views and donation as MLX has them."""
-    last = {name: at for at, step in enumerate(graph.operations) for name in step.reads}
-    last.update(dict.fromkeys(graph.results, len(graph.operations)))
-    buffers = _Buffers(graph)
-    taken: list[tuple[Made, ...]] = []
-    done: list[tuple[Made, ...]] = []
+    memory = _Memory(graph)
+    arrays = memory.arrays
+    taken: list[Taken] = []
+    done: list[Taken] = []
     kernels: list[int] = []
-    reads: list[tuple[Made, ...]] = []
-    for at, step in enumerate(graph.operations):
-        sources = step.reads if len(step.reads) == 1 else tuple(dict.fromkeys(step.reads))
-        ends = [name for name in sources if last[name] == at]
-        new: tuple[Made, ...] = ()
-        if sources and step.name in VIEWS:
-            buffers.view(step)
-        else:
-            once = [name for name in ends if step.reads.count(name) == 1]  # not of `x * x`
-            new = tuple([made for made in step.makes if not _shared(step, made, buffers, once)])
-        if new or len(sources) > 1:  # else its own buffer is all that it reads
-            own = {buffers.owner[made.name] for made in step.makes}
-            buffers.read.update([it for name in sources if (it := buffers.owner[name]) not in own])
-        ends += [made.name for made in step.makes if made.name not in last]
-        free = [owner for name in ends if (owner := buffers.drop(name)) is not None]
-        copies = tuple(_copies(step, buffers)) if step.name in COPY else ()
-        taken.append(new + copies)
-        done.append(copies + tuple([buffers.made[owner] for owner in free]))
-        works = bool(new) or step.name in DONATE
-        kernels.append(_kernels(step, copied=bool(new), copies=len(copies)) if works else 0)
-        reads.append(tuple([buffers.made[name] for name in sources]) if works else ())
-    behind = tuple(buffers.made[buffers.owner[name] or name] for name in graph.results)
+    reads: list[Taken] = []
+    for at, (name, sources, makes, along) in enumerate(graph.operations):
+        again: tuple[int, ...] = ()
+        if len(sources) > 1 and len(once := tuple(dict.fromkeys(sources))) < len(sources):
+            again = tuple([once.index(source) for source in sources])
+            sources = once  # noqa: PLW2901
+        lie = tuple([arrays[source] for source in sources])
+        effect = _effect(name, along, tuple([made[1:] for made in makes]), again, lie)
+        new = memory.lay(at, makes, sources, effect)
+        free = memory.free(at, (*sources, *[made[0] for made in makes]))
+        taken.append(new + effect.copies)
+        done.append(effect.copies + free)
+        kernels.append(effect.kernels + (name == "SliceUpdate" and bool(new)))
+        reads.append(lie if effect.kernels else ())
     return Run(
         taken=tuple(taken),
         done=tuple(done),
         dispatches=tuple(number + 1 for number in kernels),
         kernels=tuple(kernels),
         reads=tuple(reads),
-        behind=behind,
+        behind=tuple(map(memory.behind, graph.results)),
     )
 
 
-def _kernels(step: Operation, *, copied: bool, copies: int) -> int:
-    """How many kernels an operation takes (mlx/backend/cpu/primitives.cpp, ``eval_cpu``)."""
-    if step.name == "Concatenate":
-        return len(step.reads)
-    if step.name == "SliceUpdate":
-        return 1 + copied
-    if step.name == "Convolution":
+@cache
+def _effect(
+    name: str,
+    along: tuple[int, ...],
+    makes: tuple[tuple[Shape, int], ...],
+    again: tuple[int, ...],
+    arrays: tuple[Array, ...],
+) -> _Effect:
+    """``arrays`` are what it reads, each once; ``again``, where one is read twice, their order."""
+    views = _views(name, along, [shape for shape, _ in makes], arrays)
+    if views is not None:
+        made = tuple(_array(*each, lies) for each, lies in zip(makes, views, strict=True))
+        return _Effect(made, ((0,),) * len(made), shares=True)
+    read = [arrays[at] for at in again] or list(arrays)
+    once = [at for at in range(len(arrays)) if again.count(at) < 2]  # noqa: PLR2004 -- not of `x * x`
+    of_each = [_lies(name, shape, arrays) for shape, _ in makes]
+    made = tuple(_array(*each, lies) for each, (lies, _) in zip(makes, of_each, strict=True))
+    givers = tuple(
+        tuple(at for at in once if at in may and _as_large(arrays[at], each))
+        for each, (_, may) in zip(made, of_each, strict=True)
+    )
+    copies = tuple(_copies(name, read))
+    return _Effect(made, givers, copies=copies, kernels=_kernels(name, len(read), len(copies)))
+
+
+_array = cache(Array)
+
+
+def _in_rows(shape: Shape, item: int) -> Array:
+    return _array(shape, item, strides.in_rows(shape))
+
+
+def _as_large(one: Array, other: Array) -> bool:
+    """In elements, which are of one size."""
+    return one.item == other.item and math.prod(one.shape) == math.prod(other.shape)
+
+
+def _kernels(name: str, reads: int, copies: int) -> int:
+    """How many kernels an operation takes (mlx/backend/cpu/primitives.cpp, ``eval_cpu``).
+
+    A ``SliceUpdate`` that copies what it updates has one more.
+    """
+    if name == "Concatenate":
+        return reads
+    if name == "SliceUpdate":
+        return 1
+    if name == "Convolution":
         return 4  # zeros, the input in them, the windows, the product
-    return 1 + copies + (step.name == "AddMM")  # what is added is copied to the result first
+    return 1 + copies + (name == "AddMM")  # what is added is copied to the result first
 
 
-def _copies(step: Operation, buffers: _Buffers) -> Iterator[Made]:
+def _copies(name: str, reads: Sequence[Array]) -> Iterator[Array]:
     """Copies of what an operation reads, for as long as it runs, each by what is as large."""
-    if step.name == "Convolution":
+    if name == "Convolution":
         # mlx/backend/cpu/conv.cpp, `explicit_gemm_conv_1D_cpu`: the input padded, and once more for
         # each element of the window, in 32 bits.
-        source, window = (buffers.made[name] for name in step.reads[:2])
+        source, window = reads[:2]
         for _ in range((1 + window.shape[1]) * 4 // source.item):
             yield source
-    for name in step.reads[:2] if step.name == "AddMM" else step.reads:
-        made = buffers.made[name]
-        ragged = step.name in PRODUCTS and not strides.for_matmul(made.shape, buffers.strides[name])
-        if ragged or (step.name in WANT_ROWS and not buffers.lies_in_rows(name)):
-            yield made
+    for array in reads[:2] if name == "AddMM" else reads:
+        ragged = name in PRODUCTS and not strides.for_matmul(array.shape, array.strides)
+        if ragged or (name in WANT_ROWS and not strides.lies_in_rows(array.shape, array.strides)):
+            yield array
 
 
-def _lies(step: Operation, made: Made, buffers: _Buffers) -> tuple[strides.Strides, list[str]]:
-    """How ``made`` lies in a buffer of its own, and what it reads that may give it one instead.
+def _views(
+    name: str, along: Sequence[int], shapes: Sequence[Shape], reads: Sequence[Array]
+) -> list[strides.Strides] | None:
+    """How what is made lies in the buffer of the first that is read; None where it does not."""
+    if not reads or name not in VIEWS | RESHAPES:
+        return None
+    before = reads[0]
+    if name in VIEWS:
+        return [
+            strides.of_view(name, along, before.shape, before.strides, after) for after in shapes
+        ]
+    (after,) = shapes
+    lies = strides.of_reshape(before.shape, before.strides, after)
+    return None if lies is None else [lies]
+
+
+def _lies(name: str, shape: Shape, reads: Sequence[Array]) -> tuple[strides.Strides, Sequence[int]]:
+    """How ``shape`` lies in a buffer of its own, and what is read that may give it one instead.
 
     As MLX has it element by element (mlx/backend/common/{unary,binary,ternary}.h), and of what is
     compiled (compiled.cpp, ``compiled_allocate_outputs``).
     """
-    if step.name not in DONATE:
-        return strides.in_rows(made.shape), []
-    reads = list(dict.fromkeys(step.reads))
-    arrays = buffers.of(reads)
-    if step.name in NOT_ELEMENTWISE:
-        givers = [name for name, array in zip(reads, arrays, strict=True) if strides.dense(*array)]
-        return strides.in_rows(made.shape), givers
-    lies, may = strides.elementwise(made.shape, arrays, choice=step.name == "Select")
-    return lies, [reads[at] for at in may]
-
-
-def _shared(step: Operation, made: Made, buffers: _Buffers, once: Sequence[str]) -> bool:
-    """Lay ``made`` into a buffer that is there, where MLX does, else into one of its own.
-
-    ``once``: what the operation reads once, and nobody after it.
-    """
-    if step.reads and step.name in RESHAPES:
-        source = step.reads[0]
-        before, lies = buffers.made[source].shape, buffers.strides[source]
-        view = strides.of_reshape(before, lies, made.shape)
-        if view is not None:
-            buffers.share(made, source, view)
-            return True
-    lies, givers = _lies(step, made, buffers)
-    for name in once if givers else ():
-        if name in givers and buffers.gives(name, made):
-            buffers.share(made, name, lies)
-            return True
-    buffers.take(made, lies)
-    return False
+    if name not in DONATE:
+        return strides.in_rows(shape), ()
+    arrays = tuple((array.shape, array.strides) for array in reads)
+    if name in NOT_ELEMENTWISE:
+        dense = [at for at, array in enumerate(arrays) if strides.dense(*array)]
+        return strides.in_rows(shape), dense
+    return strides.elementwise(shape, arrays, choice=name == "Select")

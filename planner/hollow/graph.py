@@ -7,10 +7,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import mlx.core as mx
 
+from planner.hollow import strides
 from planner.hollow.joined import joined
 from planner.hollow.order import scheduled
 
@@ -25,9 +26,17 @@ class Made(NamedTuple):
     item: int  # bytes of an element
 
 
-def size(made: Made) -> int:
+class _Sized(Protocol):
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def item(self) -> int: ...
+
+
+def size(array: _Sized) -> int:
     """Bytes of an array."""
-    return math.prod(made.shape) * made.item
+    return math.prod(array.shape) * array.item
 
 
 class Operation(NamedTuple):
@@ -36,7 +45,7 @@ class Operation(NamedTuple):
     name: str
     reads: tuple[str, ...]
     makes: tuple[Made, ...]
-    arguments: tuple[Any, ...] = ()
+    along: tuple[int, ...] = ()  # of a view, what ``strides.ALONG`` says
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,8 @@ def record(
         kind = item["type"]
         if kind == "primitive":
             name = item["name"]
+            at = strides.ALONG.get(name)
+            along = () if at is None else tuple(item["arguments"][at])
             reads = tuple([one(row[0], row[0]) for row in item["inputs"]])
             makes = tuple(
                 [
@@ -128,7 +139,7 @@ def record(
                     for array, shape, dtype in item["outputs"]
                 ]
             )
-            operations.append(Operation(one(name, name), reads, makes, tuple(item["arguments"])))
+            operations.append(Operation(one(name, name), reads, makes, along))
         elif kind == "inputs":
             for name, shape, dtype in item["inputs"]:
                 given[name] = Made(name, tuple(shape), dtype.size)

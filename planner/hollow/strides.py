@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 Shape = tuple[int, ...]
 Strides = tuple[int, ...]
 Array = tuple[Shape, Strides]
+
+
+# Which argument of a view says how it lies: the order of the dimensions, the steps along each.
+ALONG = {"Transpose": 0, "Slice": 2}
 
 
 @cache
@@ -88,13 +91,13 @@ def for_matmul(shape: Shape, strides: Strides) -> bool:
 
 
 def of_view(
-    name: str, arguments: Sequence[Any], before: Shape, strides: Strides, after: Shape
+    name: str, along: Sequence[int], before: Shape, strides: Strides, after: Shape
 ) -> Strides:
     """Those of a view that the primitive ``name`` makes."""
     if name == "Transpose":
-        return tuple(strides[axis] for axis in arguments[0])
+        return tuple(strides[axis] for axis in along)
     if name == "Slice":
-        return tuple(s * by for s, by in zip(strides, arguments[2], strict=True))
+        return tuple(s * by for s, by in zip(strides, along, strict=True))
     if name in {"Broadcast", "BroadcastAxes"}:
         missing = len(after) - len(before)
         kept = [

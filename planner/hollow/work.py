@@ -63,16 +63,16 @@ def _operations(run: Run, rows: Rows, *, cpu: bool) -> list[Any]:
     In bytes, but for what is read, which MLX counts in elements (mlx/backend/cuda/device.cpp,
     ``set_input_array``).
     """
-    seen: dict[tuple[object, ...], int | None] = {}
+    seen: dict[object, int | None] = {}
     kinds: dict[tuple[Row, Row, Row, int], int] = {}
     order: list[int] = []
     counted = run.dispatches if cpu else run.kernels
     for taken, done, reads, number in zip(run.taken, run.done, run.reads, counted, strict=True):
-        moments = (taken, done, () if cpu else reads)  # of a CPU nobody asks what it reads
-        key = (number, *[tuple([(m.shape, m.item) for m in moment]) for moment in moments])
+        asked = () if cpu else reads  # of a CPU nobody asks what it reads
+        key = number, taken, done, asked
         if key not in seen:
-            a, b = (_summed(rows[m.shape, m.item] for m in moment) for moment in moments[:2])
-            c = _summed(_elements(rows[m.shape, m.item], m.item) for m in moments[2])
+            a, b = (_summed(rows[m.shape, m.item] for m in moment) for moment in (taken, done))
+            c = _summed(_elements(rows[m.shape, m.item], m.item) for m in asked)
             some = any((*a, *b, *c, number))
             seen[key] = kinds.setdefault((a, b, c, number), len(kinds)) if some else None
         at = seen[key]
