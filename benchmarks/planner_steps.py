@@ -93,17 +93,13 @@ def seen(name: str) -> Seen:
     with tempfile.TemporaryDirectory() as directory, program.cpu():
         planner_models.write(Path(directory), name, values)
         made, _ = model.load(Path(directory))
-        examples, _ = model.examples(made)
-        merged = model.mergeable(made)
+        server = passes.Passes(made, model.examples(made)[0], merged=model.mergeable(made))
         chunks: program.Programs = {}
         for way, (processor, _) in WAYS.items():
-            prompts, _ = program.parts(
-                made, examples, processor, merged=merged, batched=True, ends=[way]
-            )
+            prompts, _ = program.parts(server, processor, batched=True, ends=[way])
             parts = [prompts[f"{part}{way}"]()[f"chunk{way}"] for part in ("some", "chunks")]
             one, other = ({f"chunk{way}": work.packed(part)} for part in parts)
             chunks |= joined(one, other)
-        server = passes.Passes(made, examples, merged=merged)
         with server.fewer() as some:
             kept = len(some.caches)
         assert len(made.layers) == LAYERS

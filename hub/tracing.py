@@ -115,7 +115,6 @@ def _start(
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(directory),
         "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "OPENBLAS_NUM_THREADS": "1",  # numpy has little to do, and its threads wait busily

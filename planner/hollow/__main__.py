@@ -23,11 +23,13 @@ if __name__ == "__main__":
     import planner.hollow.bare  # noqa: F401 -- before anything of mlx-lm
 
 import mlx.core as mx
+from mlx_lm._version import __version__ as mlx_lm_version
 from mlx_lm.utils import get_total_parameters
 
 from planner.demand import CPU
 from planner.hollow import loading, program, sliced, views, work
 from planner.hollow import model as hollow
+from planner.hollow.passes import Passes
 from planner.traced import PROCESSORS, Processor, endings, joined
 
 
@@ -49,14 +51,14 @@ def trace(
     seen: set[tuple[str, int]] = set()
     with hollow.watched_attention(seen):
         examples, scores = hollow.examples(model)
-    alone = hollow.why_alone(model)
     head_dims = sorted({size for _, size in seen})
     dtype = ", ".join(sorted({dtype for dtype, _ in seen}))
+    server = Passes(model, examples, merged=hollow.mergeable(model))
+    with server.fewer(server.told.kinds) as fewer:
+        alone = hollow.why_alone(model, len(fewer.caches))
     prompts, tokens = program.parts(
-        model,
-        examples,
+        server,
         processor,
-        merged=hollow.mergeable(model),
         batched=not alone,
         ends=endings(processor, dtype, head_dims),
         moves=moves,
@@ -64,18 +66,16 @@ def trace(
     answer: dict[str, Any] = {"programs": {}}
 
     def whole() -> program.Programs:
-        from importlib.metadata import version  # noqa: PLC0415 -- slow, and one process asks it
-
         took, assumed = loads(directory)
-        beyond = views.beyond(model, examples)
+        beyond = views.beyond(server)
         ranks = {str(size): rank(model, size, beyond) for size in sizes if size > 1}
         ranks["1"] = {
             "weights": sum(sliced.sizes(model).values()),
             "kinds": hollow.kinds(examples, beyond),
         }
         answer.update(
-            mlx_lm=version("mlx-lm"),
-            mlx=version("mlx"),
+            mlx_lm=mlx_lm_version,
+            mlx=mx.__version__,  # type: ignore[attr-defined]
             model_type=config["model_type"],
             layers=len(model.layers),
             parameters=int(get_total_parameters(model)),  # type: ignore[no-untyped-call]

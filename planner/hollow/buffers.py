@@ -14,7 +14,8 @@ from functools import cache
 from typing import NamedTuple
 
 from planner.hollow import strides
-from planner.hollow.graph import Graph, Made, Shape, size
+from planner.hollow.graph import Graph
+from planner.hollow.operation import Made, Primitive, Shape, Sort, size
 
 # Share their input's buffer (mlx/backend/common/common.cpp).
 VIEWS = frozenset(
@@ -60,6 +61,10 @@ class Array:
     shape: Shape
     item: int  # bytes of an element
     strides: strides.Strides
+
+    @property
+    def sort(self) -> Sort:
+        return Sort(self.shape, self.item)
 
 
 Taken = tuple[Array, ...]
@@ -122,10 +127,10 @@ class _Memory:
             spent = self.buffers[name] = _Buffer(name, self.arrays[name])
             spent.held = 1
 
-    def lay(self, at: int, makes: Sequence[Made], reads: Sequence[str], effect: _Effect) -> Taken:
+    def lay(self, at: int, makes: Sequence[str], reads: Sequence[str], effect: _Effect) -> Taken:
         """Lay what operation ``at`` makes; that which takes a buffer of its own."""
         new: Taken = ()
-        for (name, _, _), array, givers in zip(makes, effect.makes, effect.givers, strict=True):
+        for name, array, givers in zip(makes, effect.makes, effect.givers, strict=True):
             self.arrays[name] = array
             for giver in givers:
                 read = reads[giver]
@@ -141,12 +146,22 @@ class _Memory:
             if buffer is not None:
                 buffer.held += 1
         if new or len(reads) > 1:  # else its own buffer is all that it reads
-            own = [self.buffers[made.name] for made in makes]
+            own = [self.buffers[name] for name in makes]
             for name in reads:
                 buffer = self.buffers[name]
                 if buffer is not None and buffer not in own:
                     buffer.read = True
         return new
+
+    def view(self, at: int, name: str, source: str, array: Array) -> Taken:
+        """``lay`` and ``free`` of what makes one array where the only one that it reads lies."""
+        buffer = self.buffers[name] = self.buffers[source]
+        self.arrays[name] = array
+        if buffer is not None:
+            buffer.held += (name in self.last) - (self.last[source] == at)
+            if not buffer.held:
+                return (buffer.array,)
+        return ()
 
     def free(self, at: int, names: Sequence[str]) -> Taken:
         """What nobody needs after operation ``at``, of the buffers of ``names``."""
@@ -174,18 +189,22 @@ def replay(graph: Graph) -> Run:
     done: list[Taken] = []
     kernels: list[int] = []
     reads: list[Taken] = []
-    for at, (name, sources, makes, along) in enumerate(graph.operations):
+    for at, (primitive, sources, makes) in enumerate(graph.operations):
         again: tuple[int, ...] = ()
         if len(sources) > 1 and len(once := tuple(dict.fromkeys(sources))) < len(sources):
             again = tuple([once.index(source) for source in sources])
             sources = once  # noqa: PLW2901
         lie = tuple([arrays[source] for source in sources])
-        effect = _effect(name, along, tuple([made[1:] for made in makes]), again, lie)
-        new = memory.lay(at, makes, sources, effect)
-        free = memory.free(at, (*sources, *[made[0] for made in makes]))
+        effect = _effect(primitive, again, lie)
+        if effect.shares and len(sources) == len(makes) == 1:
+            new: Taken = ()
+            free = memory.view(at, makes[0], sources[0], effect.makes[0])
+        else:
+            new = memory.lay(at, makes, sources, effect)
+            free = memory.free(at, (*sources, *makes))
         taken.append(new + effect.copies)
         done.append(effect.copies + free)
-        kernels.append(effect.kernels + (name == "SliceUpdate" and bool(new)))
+        kernels.append(effect.kernels + (primitive.name == "SliceUpdate" and bool(new)))
         reads.append(lie if effect.kernels else ())
     return Run(
         taken=tuple(taken),
@@ -198,15 +217,10 @@ def replay(graph: Graph) -> Run:
 
 
 @cache
-def _effect(
-    name: str,
-    along: tuple[int, ...],
-    makes: tuple[tuple[Shape, int], ...],
-    again: tuple[int, ...],
-    arrays: tuple[Array, ...],
-) -> _Effect:
+def _effect(primitive: Primitive, again: tuple[int, ...], arrays: tuple[Array, ...]) -> _Effect:
     """``arrays`` are what it reads, each once; ``again``, where one is read twice, their order."""
-    views = _views(name, along, [shape for shape, _ in makes], arrays)
+    name, makes = primitive.name, primitive.makes
+    views = _views(primitive, arrays)
     if views is not None:
         made = tuple(_array(*each, lies) for each, lies in zip(makes, views, strict=True))
         return _Effect(made, ((0,),) * len(made), shares=True)
@@ -262,18 +276,18 @@ def _copies(name: str, reads: Sequence[Array]) -> Iterator[Array]:
             yield array
 
 
-def _views(
-    name: str, along: Sequence[int], shapes: Sequence[Shape], reads: Sequence[Array]
-) -> list[strides.Strides] | None:
+def _views(primitive: Primitive, reads: Sequence[Array]) -> list[strides.Strides] | None:
     """How what is made lies in the buffer of the first that is read; None where it does not."""
+    name = primitive.name
     if not reads or name not in VIEWS | RESHAPES:
         return None
     before = reads[0]
     if name in VIEWS:
         return [
-            strides.of_view(name, along, before.shape, before.strides, after) for after in shapes
+            strides.of_view(name, primitive.along, before.shape, before.strides, after)
+            for after, _ in primitive.makes
         ]
-    (after,) = shapes
+    ((after, _),) = primitive.makes
     lies = strides.of_reshape(before.shape, before.strides, after)
     return None if lies is None else [lies]
 

@@ -4,48 +4,17 @@ shapes of what it reads and makes.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from itertools import chain
+from typing import Any
 
 import mlx.core as mx
 
 from planner.hollow import strides
 from planner.hollow.joined import joined
+from planner.hollow.operation import Made, Operation, Sort, primitive
 from planner.hollow.order import scheduled
-
-Shape = tuple[int, ...]
-
-
-class Made(NamedTuple):
-    """An array that an operation makes."""
-
-    name: str
-    shape: Shape
-    item: int  # bytes of an element
-
-
-class _Sized(Protocol):
-    @property
-    def shape(self) -> Shape: ...
-
-    @property
-    def item(self) -> int: ...
-
-
-def size(array: _Sized) -> int:
-    """Bytes of an array."""
-    return math.prod(array.shape) * array.item
-
-
-class Operation(NamedTuple):
-    """One primitive: what it reads, by name, and what it makes."""
-
-    name: str
-    reads: tuple[str, ...]
-    makes: tuple[Made, ...]
-    along: tuple[int, ...] = ()  # of a view, what ``strides.ALONG`` says
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +29,23 @@ class Graph:
     results: tuple[str, ...]
     spent: frozenset[str]  # inputs whose buffers are the pass's own to reuse or give back
     arguments: Mapping[str, str] = field(default_factory=dict)  # by the function's name for each
+    constants: Mapping[str, mx.array] = field(default_factory=dict)  # of ``given``
+
+    @property
+    def names(self) -> Iterator[str]:
+        """Those of all its arrays, the given ones last."""
+        return chain(chain.from_iterable([step.makes for step in self.operations]), self.given)
+
+    @property
+    def sorts(self) -> Iterator[Sort]:
+        """The same."""
+        given = [Sort(made.shape, made.item) for made in self.given.values()]
+        return chain(chain.from_iterable([step.of.makes for step in self.operations]), given)
+
+    @property
+    def arrays(self) -> Iterator[Made]:
+        """The same."""
+        return (Made(name, *sort) for name, sort in zip(self.names, self.sorts, strict=True))
 
     def ordered(self) -> Graph:
         """The same in MLX's order, as a CPU runs it."""
@@ -94,15 +80,14 @@ class Graph:
         """The same with other names for its arrays."""
         return Graph(
             tuple(
-                step._replace(
-                    reads=tuple(map(new, step.reads)),
-                    makes=tuple(made._replace(name=new(made.name)) for made in step.makes),
-                )
-                for step in self.operations
+                Operation(of, tuple(map(new, reads)), tuple(map(new, makes)))
+                for of, reads, makes in self.operations
             ),
             {new(name): made._replace(name=new(name)) for name, made in self.given.items()},
             tuple(map(new, self.results)),
             frozenset(map(new, self.spent)),
+            {argument: new(name) for argument, name in self.arguments.items()},
+            {new(name): array for name, array in self.constants.items()},
         )
 
     def alike(self, other: Graph) -> bool:
@@ -122,9 +107,10 @@ def record(
     operations: list[Operation] = []
     arguments: dict[str, str] = {}
     given: dict[str, Made] = {}
+    constants: dict[str, mx.array] = {}
     results: list[str] = []
-    known: dict[Any, Any] = {}
-    one = known.setdefault  # of names and shapes, which come again and again
+    known: dict[str, str] = {}
+    one = known.setdefault  # of names, which come again and again
 
     def see(item: Mapping[str, Any]) -> None:
         kind = item["type"]
@@ -133,13 +119,9 @@ def record(
             at = strides.ALONG.get(name)
             along = () if at is None else tuple(item["arguments"][at])
             reads = tuple([one(row[0], row[0]) for row in item["inputs"]])
-            makes = tuple(
-                [
-                    Made(one(array, array), one(tuple(shape), tuple(shape)), dtype.size)
-                    for array, shape, dtype in item["outputs"]
-                ]
-            )
-            operations.append(Operation(one(name, name), reads, makes, along))
+            makes = tuple([Sort(tuple(shape), dtype.size) for _, shape, dtype in item["outputs"]])
+            names = tuple([one(row[0], row[0]) for row in item["outputs"]])
+            operations.append(Operation(primitive(name, makes, along), reads, names))
         elif kind == "inputs":
             for name, shape, dtype in item["inputs"]:
                 given[name] = Made(name, tuple(shape), dtype.size)
@@ -148,9 +130,10 @@ def record(
         elif kind == "constants":
             for name, array in item["constants"]:
                 given[name] = Made(name, tuple(array.shape), array.dtype.size)
+                constants[name] = array
         elif kind == "outputs":
             results.extend(row[0] for row in item["outputs"])
 
     mx.export_function(see, function, (), dict(arrays))  # as keywords: 1024 at most
     own = frozenset(name for keyword, name in arguments.items() if spent(keyword))
-    return Graph(tuple(operations), given, tuple(results), own, arguments)
+    return Graph(tuple(operations), given, tuple(results), own, arguments, constants)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,8 @@ class Alike:
     sum: Mapping[int, int]
 
 
-def alike(model: Any, examples: Sequence[Any]) -> Alike:  # noqa: ANN401 -- mlx has no types
-    """Of a ``model`` with these caches.
+def alike(model: Any, examples: Sequence[Any], kinds_of: Mapping[int, int]) -> Alike:  # noqa: ANN401 -- mlx has no types
+    """Of a ``model`` with these caches, and its layers of these ``kinds``.
 
     All of them where they cannot be told, since they are not in one list, or not with one cache
     each, or where the model does not run without some.
@@ -42,17 +42,29 @@ def alike(model: Any, examples: Sequence[Any]) -> Alike:  # noqa: ANN401 -- mlx 
     layers = list(model.layers)
     if len(_places(model)) != 1 or len(layers) != len(examples):
         return every(model, examples)
-    numbers: dict[object, int] = {}
-    kinds = [numbers.setdefault(kind, len(numbers)) for kind in _kinds(layers, examples)]
+    kinds = _numbered(
+        (kinds_of.get(id(layer)), _kept(it)) for layer, it in zip(layers, examples, strict=True)
+    )
     first = _enough(kinds)
     before = [kinds[max(0, at + 1 - TOGETHER) : at + 1] for at in range(len(kinds))]
     ending = 1 + before.index(before[-1], min(first, len(kinds) - 1))
     like = (*(before.index(each) for each in before[:-1]), ending - 1)
     if not _runs(model, first):
         return every(model, examples)
-    of_all = min(2 + max(map(kinds.index, numbers.values())), len(kinds))
+    of_all = min(2 + max(map(kinds.index, set(kinds))), len(kinds))
     of_all = of_all if _runs(model, of_all) else first
     return Alike(first=first, kinds=of_all, ending=ending, like=like, sum=_sum(first, kinds))
+
+
+def kinds(model: Any) -> dict[int, int]:  # noqa: ANN401
+    """Which layers are of one kind but for their caches, by the ``id`` of each."""
+    layers = [layer for layer in model.layers if isinstance(layer, Module)]
+    return dict(zip(map(id, layers), _numbered(_kinds(layers)), strict=True))
+
+
+def _numbered(kinds: Iterable[object]) -> list[int]:
+    numbers: dict[object, int] = {}
+    return [numbers.setdefault(kind, len(numbers)) for kind in kinds]
 
 
 def every(model: Any, examples: Sequence[Any]) -> Alike:  # noqa: ANN401
@@ -108,8 +120,13 @@ def _places(model: Any) -> list[tuple[Any, str]]:  # noqa: ANN401
     ]
 
 
-def _kinds(layers: Sequence[Any], examples: Sequence[Any]) -> Iterator[object]:
-    """What each layer is: its weights by shape, its modules, its cache, and what it was told.
+def _kept(cache: Any) -> object:  # noqa: ANN401
+    """What a layer's cache is."""
+    return type(cache), tuple((type(it), getattr(it, "max_size", None)) for it in leaves([cache]))
+
+
+def _kinds(layers: Sequence[Any]) -> Iterator[object]:
+    """What each layer is: its weights by shape, its modules, and what it was told.
 
     But for a number that is its own.
     """
@@ -119,12 +136,11 @@ def _kinds(layers: Sequence[Any], examples: Sequence[Any]) -> Iterator[object]:
         for name in set().union(*told)
         if all(_is_number(each[name], at) for at, each in enumerate(told) if name in each)
     }
-    for layer, cache, values in zip(layers, examples, told, strict=True):
+    for layer, values in zip(layers, told, strict=True):
         flat: Any = tree_flatten(layer.parameters())
         parameters = tuple((name, array.shape, str(array.dtype)) for name, array in flat)
         settings = frozenset((name, it) for name, it in values.items() if name not in own)
-        kept = tuple((type(it), getattr(it, "max_size", None)) for it in leaves([cache]))
-        yield type(layer), parameters, settings, type(cache), kept
+        yield type(layer), parameters, settings
 
 
 def _is_number(value: object, at: int) -> bool:

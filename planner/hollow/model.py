@@ -140,17 +140,19 @@ def mergeable(model: Any) -> bool:  # noqa: ANN401
     return all(hasattr(cache, "merge") for cache in caches.make_prompt_cache(model))
 
 
-def why_alone(model: Any) -> str:  # noqa: ANN401
+def why_alone(model: Any, layers: int | None = None) -> str:  # noqa: ANN401
     """Why only one sequence can be served at a time; "" where several can.
 
     The server finds out at its first requests: sequences of unequal lengths are tried here, so
-    many that their number is none of the model's own.
+    many that their number is none of the model's own; of a model with so many ``layers`` in it.
     """
     if not mergeable(model):
         names = {type(c).__name__ for c in caches.make_prompt_cache(model)}
         return f"no `merge` in one of its caches: {', '.join(sorted(names))}"
     try:
-        made = [cache.merge([cache] * SEVERAL) for cache in caches.make_prompt_cache(model)]
+        made = [
+            cache.merge([cache] * SEVERAL) for cache in caches.make_prompt_cache(model)[:layers]
+        ]
         for cache in made:
             cache.prepare(
                 lengths=[8] * (SEVERAL - 1) + [7], right_padding=[0] * (SEVERAL - 1) + [1]

@@ -13,17 +13,12 @@ from typing import Protocol, TypeVar
 WIDTH = 20
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
 class _Operation(Protocol):
     @property
     def reads(self) -> tuple[str, ...]: ...
 
     @property
-    def makes(self) -> Sequence[_Named]: ...
+    def makes(self) -> tuple[str, ...]: ...
 
 
 Op = TypeVar("Op", bound=_Operation)
@@ -31,38 +26,40 @@ Op = TypeVar("Op", bound=_Operation)
 
 def scheduled(operations: Sequence[Op], results: Sequence[str]) -> tuple[Op, ...]:
     """Put ``operations``, of which ``results`` are wanted, into MLX's order."""
-    maker = {made.name: at for at, step in enumerate(operations) for made in step.makes}
+    maker = {name: at for at, step in enumerate(operations) for name in step.makes}
     wants = [[maker[name] for name in step.reads if name in maker] for step in operations]
     wants.append([maker[name] for name in results if name in maker])  # the evaluation itself
     last = len(operations)
-    readers = _readers(wants, last)
+    readers = _readers(wants)
     noted = [last]
-    deeper: list[tuple[int, int]] = []
+    deeper: list[list[int]] = []
     at = 0
     while at < len(noted) or deeper:
         if at < len(noted):
-            step, first = noted[at], 0
+            sources = wants[noted[at]]
             at += 1
         else:
-            step, first = deeper.pop()
-        for index in range(first, len(wants[step])):
+            sources = deeper.pop()
+        for index, source in enumerate(sources):
             if len(noted) - at >= WIDTH:
-                deeper.append((step, index))
+                deeper.append(sources[index:])
                 break
-            source = wants[step][index]
             readers[source] -= 1
             if not readers[source]:
                 noted.append(source)
-    return tuple(operations[step] for step in reversed(noted) if step != last)
+    return tuple([operations[step] for step in reversed(noted) if step != last])
 
 
-def _readers(wants: Sequence[Sequence[int]], last: int) -> list[int]:
-    """How often each operation is read by one that is needed."""
+def _readers(wants: Sequence[Sequence[int]]) -> list[int]:
+    """How often each operation is read by one that is needed; the last one is, by nobody."""
     readers = [0] * len(wants)
-    unseen = [last]
-    for step in unseen:
-        for source in wants[step]:
-            if not readers[source]:
-                unseen.append(source)
+    for sources in wants:
+        for source in sources:
             readers[source] += 1
+    unneeded = [at for at, often in enumerate(readers[:-1]) if not often]
+    for at in unneeded:
+        for source in wants[at]:
+            readers[source] -= 1
+            if not readers[source]:
+                unneeded.append(source)
     return readers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models import cache as caches
 
-from planner.hollow import graph, layers, recording
+from planner.hollow import graph, layers, recording, repeated
 from planner.hollow.model import leaves
+from planner.hollow.pieces import Pieces
 from planner.hollow.slots import get, parameters, put, slots, state
 from planner.program import Point
 
@@ -41,13 +42,15 @@ class Passes:
         *,
         merged: bool,
         within: bool = False,
+        kinds: Mapping[int, int] | None = None,
     ) -> None:
         self.model = model
-        self.within = within  # contexts that are shorter than any window
+        self.within = within  # any window, contexts are
         self.caches = list(examples)
         self.examples = list(leaves(self.caches))
         self.merged = merged  # as the batch generator has caches, even of one sequence
         self.parameters = list(parameters("p", model))
+        self.kinds = layers.kinds(model) if kinds is None else kinds
         self._chunks: dict[Point, tuple[graph.Graph, State]] | None = None
 
     @contextlib.contextmanager
@@ -63,16 +66,17 @@ class Passes:
     def alike(self) -> layers.Alike:
         """Which layers tell of all, as far as a device may be at."""
         if layers.at_few(self.caches):
-            return self._told
+            return self.told
         return layers.every(self.model, self.caches)
 
     @cached_property
-    def _told(self) -> layers.Alike:
-        return layers.alike(self.model, self.caches)
+    def told(self) -> layers.Alike:
+        """Which layers tell of all."""
+        return layers.alike(self.model, self.caches, self.kinds)
 
     def of_all_kinds(self, name: str, point: Point) -> graph.Graph:
         """What the method ``name`` records of the first layers, as many as are of all kinds."""
-        with self.fewer(self._told.kinds) as fewer:
+        with self.fewer(self.told.kinds) as fewer:
             recorded: graph.Graph = getattr(fewer, name)(point)
         return recorded
 
@@ -82,7 +86,18 @@ class Passes:
         count = self.alike.first if count is None else count
         with layers.only(self.model, count):
             some = self.caches[:count]
-            yield Passes(self.model, some, merged=self.merged, within=self.within)
+            yield self.of(some)
+
+    def of(self, examples: Sequence[Any], *, merged: bool | None = None) -> Passes:
+        """The same of a model with these caches."""
+        merged = self.merged if merged is None else merged
+        return Passes(self.model, examples, merged=merged, within=self.within, kinds=self.kinds)
+
+    def near(self) -> Passes:
+        """The same of contexts that are shorter than any window."""
+        near = copy.copy(self)
+        near.within = True
+        return near
 
     def first(self, made: Caches, tokens: int) -> tuple[graph.Graph, list[str]]:
         """``tokens`` of one prompt into empty caches, and the caches' names of the last results."""
@@ -346,13 +361,15 @@ class Passes:
             results = function(tokens)
             return [*results, *(get(holder, key) for _, holder, key in slots("c", made))]
 
+        pieces = Pieces()
         try:
-            with recording.apart():
-                return graph.record(
+            with recording.apart(), repeated.once(self.model.layers, self.kinds, pieces):
+                recorded = graph.record(
                     run,
                     {**arrays, "tokens": mx.zeros(tokens, mx.int32)},
                     lambda name: spent and name[:2] in {"c.", "g."},
                 )
+            return pieces.into(recorded)
         finally:
             for name, holder, key in weights:
                 put(holder, key, arrays[name])

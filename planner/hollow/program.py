@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
-from planner.hollow import passes, recording
-from planner.hollow.model import leaves
+from planner.hollow import recording
+from planner.hollow.passes import Passes
+from planner.hollow.slots import get
 from planner.hollow.ways import RESTS, Ways
 from planner.traced import Processor
 
@@ -25,19 +25,17 @@ Parts = dict[str, Callable[[], Programs]]  # of the work, by name
 
 
 def parts(
-    model: Any,  # noqa: ANN401
-    examples: Sequence[Any],
+    server: Passes,
     processor: Processor,
     *,
-    merged: bool,
     batched: bool,
     ends: Sequence[str],
     moves: Sequence[str] = (),
 ) -> tuple[Parts, Parts]:
     """What the server's evaluations on ``processor`` need over weights and caches.
 
-    Those of prompts and those of tokens. ``merged``: the server generates in batches; ``batched``:
-    of more than one sequence; ``ends`` of prompts' names, by how attention is done
+    Those of prompts and those of tokens. ``batched``: of more than one sequence; ``ends`` of
+    prompts' names, by how attention is done
     (``planner.traced.endings``); ``moves``: further methods of ``Passes`` that a plan has no use
     for: ``join`` and ``admit`` take at least as much.
 
@@ -46,33 +44,30 @@ def parts(
     where nobody can join; ``roll`` of uneven prompts. Of a model with windows all of it twice, past
     them and `` within``.
     """
-    flat: Any = tree_flatten(model.parameters())
-    dimensions = {length for _, array in flat for length in array.shape}
-    held = list(leaves(list(examples)))
+    dimensions = {n for _, holder, key in server.parameters for n in get(holder, key).shape}
     windows = {
         int(size)
-        for cache in held
+        for cache in server.examples
         for name in ("max_size", "chunk_size")
         if (size := getattr(cache, name, None))
     }
     asked = _Asked(processor=processor, batched=batched, moves=moves if batched else ())
-    states = not all(hasattr(cache, "keys") for cache in held)
-    servers = {"": (passes.Passes(model, examples, merged=merged), windows)}
-    if any(hasattr(cache, "max_size") for cache in held):
-        near = passes.Passes(model, examples, merged=merged, within=True)
-        servers[" within"] = (near, set())
+    states = not all(hasattr(cache, "keys") for cache in server.examples)
+    servers = {"": (server, windows)}
+    if any(hasattr(cache, "max_size") for cache in server.examples):
+        servers[" within"] = (server.near(), set())
     prompts: Parts = {}
     tokens: Parts = {}
-    for where, (server, its) in servers.items():
+    for where, (one, its) in servers.items():
         ways = Ways(dimensions, its, batched=batched, states=states)
-        ways.look(server, asked.chunks["chunk"])
+        ways.look(one, asked.chunks["chunk"])
         for end in ends:
-            one = _Prompts(asked, server, ways, end, f"{end}{where}")
+            them = _Prompts(asked, one, ways, end, f"{end}{where}")
             if ways.by_token:
-                prompts[f"some{end}{where}"] = one.some
-            prompts[f"chunks{end}{where}"] = one.chunks
+                prompts[f"some{end}{where}"] = them.some
+            prompts[f"chunks{end}{where}"] = them.chunks
         for name in asked.tokens:
-            tokens[f"{name}{where}"] = partial(_tokens, asked, server, copy(ways), name, where)
+            tokens[f"{name}{where}"] = partial(_tokens, asked, one, copy(ways), name, where)
     return prompts, tokens
 
 
@@ -104,7 +99,7 @@ class _Prompts:
     """The evaluations of prompts, with attention done in one way."""
 
     asked: _Asked
-    server: passes.Passes
+    server: Passes
     ways: Ways
     attention: str  # as ``planner.traced.endings`` has it
     end: str  # of the programs' names
@@ -142,7 +137,7 @@ class _Prompts:
         return recording.kernels(attention=self.attention == " fused")
 
 
-def _tokens(asked: _Asked, server: passes.Passes, ways: Ways, name: str, where: str) -> Programs:
+def _tokens(asked: _Asked, server: Passes, ways: Ways, name: str, where: str) -> Programs:
     record, check = getattr(server, name), partial(server.of_all_kinds, name)
     return {f"{name}{where}": ways.program(record, asked.processor, step=1, check=check)}
 

@@ -47,12 +47,13 @@ def apart() -> Iterator[None]:
     }
     if rope is ROPE:
         new[mx.fast, "rope"] = turned
-    with _instead(new):
+    with instead(new):
         yield
 
 
 @contextlib.contextmanager
-def _instead(new: Mapping[tuple[Any, str], Any]) -> Iterator[None]:
+def instead(new: Mapping[tuple[Any, str], Any]) -> Iterator[None]:
+    """Let objects have other attributes, by object and name, for a while."""
     old = {(where, name): getattr(where, name) for where, name in new}
     try:
         for (where, name), function in new.items():
@@ -86,5 +87,5 @@ def kernels(*, attention: bool) -> Iterator[None]:
     new: dict[str, Any] = {"rms_norm": norm, "layer_norm": norm, "rope": rope}
     if attention:
         new["scaled_dot_product_attention"] = attend
-    with _instead({(mx.fast, name): function for name, function in new.items()}):
+    with instead({(mx.fast, name): function for name, function in new.items()}):
         yield

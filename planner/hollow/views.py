@@ -10,15 +10,15 @@ prompts are uneven and their ends are gathered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from mlx_lm.models import cache as caches
 
-from planner.hollow import graph, layers
 from planner.hollow.buffers import replay
 from planner.hollow.model import leaves
+from planner.hollow.operation import Made, Operation, size
 from planner.hollow.order import scheduled
 from planner.hollow.passes import STEP, Passes
 from planner.program import Point
@@ -26,26 +26,24 @@ from planner.program import Point
 SHORT, LONG = 16, 32  # tokens
 
 
-def beyond(model: Any, examples: Sequence[Any]) -> list[dict[str, int]]:  # noqa: ANN401 -- mlx has no types
+def beyond(server: Passes) -> list[dict[str, int]]:
     """Of each cache, bytes for each token of the pass that filled it, of one sequence.
 
     And those that it keeps between two steps of generation.
     """
-    alike = layers.alike(model, examples)
-    some = examples[: alike.ending]
-    with layers.only(model, alike.ending):
-        found = iter(_beyond(model, some))
-    of_layers = [[next(found) for _ in leaves([each])] for each in some]
-    return [cache for at in alike.like for cache in of_layers[at]]
+    with server.fewer(server.told.ending) as some:
+        found = iter(_beyond(some))
+    of_layers = [[next(found) for _ in leaves([each])] for each in some.caches]
+    return [cache for at in server.told.like for cache in of_layers[at]]
 
 
-def _beyond(model: Any, examples: Sequence[Any]) -> list[dict[str, int]]:  # noqa: ANN401 -- mlx has no types
-    passes = Passes(model, examples, merged=False)
+def _beyond(server: Passes) -> list[dict[str, int]]:
+    passes = server.of(server.caches, merged=False)
     even = _growth(passes, uneven=False)
     arrays = [isinstance(cache, caches.ArraysCache) for cache in passes.examples]
     ends = any(rate for rate, it in zip(even, arrays, strict=True) if it)
     uneven = _growth(passes, uneven=True) if ends else even
-    steps = between(model, examples) if any(arrays) else [0] * len(arrays)
+    steps = between(server) if any(arrays) else [0] * len(arrays)
     return [
         {
             **({"viewed_bytes": rate} if rate else {}),
@@ -56,41 +54,35 @@ def _beyond(model: Any, examples: Sequence[Any]) -> list[dict[str, int]]:  # noq
     ]
 
 
-def between(model: Any, examples: Sequence[Any]) -> list[int]:  # noqa: ANN401 -- mlx has no types
+def between(server: Passes) -> list[int]:
     """Bytes of one sequence that each cache keeps between two steps, over what it holds.
 
     A step evaluates its scores and nothing else (generate.py, ``GenerationBatch._step``): a state
     that the scores do not need comes with the next step, and until then all that it is made of
     is there: where padding is masked, the state before it too.
     """
-    merged = all(hasattr(cache, "merge") for cache in examples)
-    passes = Passes(model, examples, merged=merged)
-    recorded, names = passes.generated(Point(1, 1, 2 * STEP))
+    recorded, names = server.generated(Point(1, 1, 2 * STEP))
     scores, kept = recorded.results[: -len(names)], recorded.results[-len(names) :]
     run = scheduled(recorded.operations, scores)
-    evaluated = {array.name for step in run for array in step.makes} | set(recorded.given)
-    makers = {array.name: step for step in recorded.operations for array in step.makes}
-    sizes = {array.name: array for step in recorded.operations for array in step.makes}
-    sizes |= recorded.given
-    held: list[int] = [0] * len(passes.examples)
-    needs: list[set[str]] = [set() for _ in passes.examples]
+    evaluated = {name for step in run for name in step.makes} | set(recorded.given)
+    makers = {name: step for step in recorded.operations for name in step.makes}
+    sizes = {array.name: array for array in recorded.arrays}
+    held: list[int] = [0] * len(server.examples)
+    needs: list[set[str]] = [set() for _ in server.examples]
     for name, result in zip(names, kept, strict=True):
         if ".cache." in name:
             at = int(name.split(".")[1])
-            held[at] += graph.size(sizes[result])
+            held[at] += size(sizes[result])
             needs[at] |= _left(result, makers, evaluated)
     own = [*recorded.spent, *(evaluated - set(recorded.given))]
     wanted = tuple(sorted(set().union(*needs).intersection(own)))
     buffers = replay(replace(recorded, operations=run, results=(*scores, *wanted))).behind
     behind = dict(zip(wanted, buffers[len(scores) :], strict=True))
     found = [{behind[name] for name in names if name in behind} for names in needs]
-    return [
-        max(0, sum(map(graph.size, arrays)) - mine)
-        for arrays, mine in zip(found, held, strict=True)
-    ]
+    return [max(0, sum(map(size, arrays)) - mine) for arrays, mine in zip(found, held, strict=True)]
 
 
-def _left(result: str, makers: Mapping[str, graph.Operation], evaluated: set[str]) -> set[str]:
+def _left(result: str, makers: Mapping[str, Operation], evaluated: set[str]) -> set[str]:
     """What is evaluated of all that ``result`` is made of, the last of it."""
     found: set[str] = set()
     unseen = [result]
@@ -121,18 +113,17 @@ def _extra(passes: Passes, tokens: int, *, uneven: bool) -> list[int]:
             cache.prepare(lengths=[tokens - 1])
     recorded, names = passes.first(made, tokens)
     held: list[int] = [0] * len(passes.examples)
-    behind: list[dict[str, graph.Made]] = [{} for _ in passes.examples]
+    behind: list[dict[str, Made]] = [{} for _ in passes.examples]
     run = replay(recorded.ordered())
-    sizes = {array.name: array for step in recorded.operations for array in step.makes}
+    sizes = {array.name: array for array in recorded.arrays}
     results = recorded.results[len(recorded.results) - len(names) :]
     for name, result, owner in zip(
         names, results, run.behind[len(run.behind) - len(names) :], strict=True
     ):
         at = int(name.split(".")[1])
-        if result in sizes:
-            held[at] += graph.size(sizes[result])
+        if result not in recorded.given:
+            held[at] += size(sizes[result])
             behind[at][owner.name] = owner
     return [
-        sum(map(graph.size, owners.values())) - mine
-        for owners, mine in zip(behind, held, strict=True)
+        sum(map(size, owners.values())) - mine for owners, mine in zip(behind, held, strict=True)
     ]

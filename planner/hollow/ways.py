@@ -61,7 +61,7 @@ class Ways:
         def differ(*points: Point) -> bool:
             return len({len(getattr(fewer, name)(point).operations) for point in points}) > 1
 
-        with server.fewer() as fewer:
+        with server.fewer(server.told.kinds) as fewer:
             # Short ones first: with a part for each token, long ones take long.
             self.by_token = differ(*self._short)
             batch, tokens = self._short[0].batch, self.far + 4096

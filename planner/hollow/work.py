@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from planner.hollow.buffers import Run, replay
-from planner.hollow.graph import Graph, Made, Shape, size
+from planner.hollow.graph import Graph
+from planner.hollow.operation import Sort, size
 from planner.hollow.symbols import TERMS, Row, Unclear, row, terms
 from planner.program import Behind, Point, Polynomial, most, pack
 from planner.traced import Processor
 
-Rows = Mapping[tuple[Shape, int], Row]  # by an array's shape and the bytes of an element
+Rows = Mapping[Sort, Row]
 
 
 def program(graph: Graph, rows: Rows, processor: Processor) -> dict[str, Any]:
@@ -22,17 +23,13 @@ def program(graph: Graph, rows: Rows, processor: Processor) -> dict[str, Any]:
 
 def read_off(graph: Graph, point: Point, edges: Collection[int]) -> Rows:
     """The bytes of each kind of array. Raises Unclear."""
-    rows: dict[tuple[Shape, int], Row] = {}
-    for array in _arrays(graph):
-        if (array.shape, array.item) not in rows:
-            rows[array.shape, array.item] = row(array.shape, array.item, point, edges)
-    return rows
+    return {sort: row(*sort, point, edges) for sort in dict.fromkeys(graph.sorts)}
 
 
 def as_recorded(graph: Graph) -> Rows:
     """The same, whatever the point."""
     rest = (0,) * (len(TERMS) - 1)
-    return {(array.shape, array.item): (size(array), *rest) for array in _arrays(graph)}
+    return {sort: (size(sort), *rest) for sort in dict.fromkeys(graph.sorts)}
 
 
 def agree(graph: Graph, rows: Rows, other: Graph, where: Point, *, least: bool = False) -> None:
@@ -44,17 +41,12 @@ def agree(graph: Graph, rows: Rows, other: Graph, where: Point, *, least: bool =
         raise Unclear("the operations depend on the step")
     there = terms(where)
     counted = {
-        array: sum(a * b for a, b in zip(known, there, strict=True))
-        for array, known in rows.items()
+        sort: sum(a * b for a, b in zip(known, there, strict=True)) for sort, known in rows.items()
     }
-    for mine, theirs in zip(_arrays(graph), _arrays(other), strict=True):
-        over = counted[mine.shape, mine.item] - size(theirs)
+    for mine, theirs in zip(graph.sorts, other.sorts, strict=True):
+        over = counted[mine] - size(theirs)
         if over < 0 or (over and not least):
             raise Unclear(f"an array of {mine.shape} here is one of {theirs.shape} there")
-
-
-def _arrays(graph: Graph) -> list[Made]:
-    return [*(array for step in graph.operations for array in step.makes), *graph.given.values()]
 
 
 def _operations(run: Run, rows: Rows, *, cpu: bool) -> list[Any]:
@@ -71,8 +63,8 @@ def _operations(run: Run, rows: Rows, *, cpu: bool) -> list[Any]:
         asked = () if cpu else reads  # of a CPU nobody asks what it reads
         key = number, taken, done, asked
         if key not in seen:
-            a, b = (_summed(rows[m.shape, m.item] for m in moment) for moment in (taken, done))
-            c = _summed(_elements(rows[m.shape, m.item], m.item) for m in asked)
+            a, b = (_summed(rows[m.sort] for m in moment) for moment in (taken, done))
+            c = _summed(_elements(rows[m.sort], m.item) for m in asked)
             some = any((*a, *b, *c, number))
             seen[key] = kinds.setdefault((a, b, c, number), len(kinds)) if some else None
         at = seen[key]

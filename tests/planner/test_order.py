@@ -8,7 +8,9 @@ from mlx import nn
 
 from planner.demand import CPU
 from planner.hollow import buffers, graph, order, recording, strides, work
-from planner.hollow.graph import Made, Operation
+from planner.hollow.operation import Operation, Sort, primitive, size
+
+ONE = Sort((), 4)
 
 
 def recorded(function, **arrays):
@@ -20,11 +22,11 @@ def recorded(function, **arrays):
 def test_the_order_goes_back_from_the_results_breadth_first():
     """What is needed last is worked off last, whatever came first in the program."""
     steps = [
-        Operation("early", (), (Made("a", (), 4),)),
-        Operation("late", (), (Made("b", (), 4),)),
-        Operation("one", ("b",), (Made("c", (), 4),)),
-        Operation("end", ("a", "c"), (Made("d", (), 4),)),
-        Operation("unused", (), (Made("e", (), 4),)),
+        Operation(primitive("early", (ONE,)), (), ("a",)),
+        Operation(primitive("late", (ONE,)), (), ("b",)),
+        Operation(primitive("one", (ONE,)), ("b",), ("c",)),
+        Operation(primitive("end", (ONE,)), ("a", "c"), ("d",)),
+        Operation(primitive("unused", (ONE,)), ("a", "d"), ("e",)),
     ]
 
     names = [step.name for step in order.scheduled(steps, ["d"])]
@@ -42,10 +44,10 @@ def test_a_graph_wider_than_mlx_allows_is_gone_through_whole():
     steps = recorded(total, **xs).operations
 
     seen: set[str] = set()
-    made = {array.name for step in steps for array in step.makes}
+    made = {name for step in steps for name in step.makes}
     for step in steps:
         assert {name for name in step.reads if name in made} <= seen
-        seen |= {array.name for array in step.makes}
+        seen |= {*step.makes}
     assert sum(step.name == "Exp" for step in steps) == len(xs)
 
 
@@ -84,7 +86,7 @@ def test_a_reshape_takes_what_mlx_takes_for_it(change):
 
     run = buffers.replay(recorded(change, x=mx.zeros((64, 128))))
 
-    assert really == sum(graph.size(made) for step in run.taken for made in step)
+    assert really == sum(size(made) for step in run.taken for made in step)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def taken(function, **arrays):
     mx.eval(function(**arrays))
     mx.synchronize()
     run = buffers.replay(recorded(function, **arrays))
-    return mx.get_peak_memory() - before, sum(graph.size(m) for step in run.taken for m in step)
+    return mx.get_peak_memory() - before, sum(size(m) for step in run.taken for m in step)
 
 
 def test_a_bias_is_added_in_the_product_itself():

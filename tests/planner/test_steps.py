@@ -15,8 +15,9 @@ from benchmarks import planner_models
 from hub import tracing
 from planner.demand import CPU, CUDA, PREFILL_STEPS, Device, ladder
 from planner.hollow import layers, model, passes, program, recording, views, work
-from planner.hollow.graph import Graph, Made
+from planner.hollow.graph import Graph
 from planner.hollow.model import Refused
+from planner.hollow.operation import Made
 from planner.hollow.passes import Passes
 from planner.hollow.ways import BY_TOKEN, FEW, RESTS, Ways
 from planner.program import Point, Program
@@ -127,14 +128,7 @@ def test_wherever_a_model_has_its_attention(
     """What comes first hides nothing of what comes last, and quick layers are not left out."""
     config = {**HYBRID, "num_hidden_layers": len(layer_types), "layer_types": layer_types}
     with served(tmp_path, config) as server:
-        prompts, _ = program.parts(
-            server.model,
-            server.caches,
-            on(device),
-            merged=True,
-            batched=True,
-            ends=[way(device)],
-        )
+        prompts, _ = program.parts(server, on(device), batched=True, ends=[way(device)])
         name = f"chunk{way(device)}"
         recorded = [{name: work.packed(make()[name])} for make in prompts.values()]
         chunk = Program.from_json(reduce(joined, recorded)[name])
@@ -233,14 +227,14 @@ def test_what_is_done_before_a_chunk_is_put_before_one_that_is_there(
         if not known:
             monkeypatch.setattr(passes, "state", lambda _: object())
         recorded: list[int] = []
-        record = passes.graph.record
+        record = Passes._record  # noqa: SLF001 -- what all methods end in
 
-        def counted(*given: Any) -> Graph:
-            made = record(*given)
+        def counted(*given: Any, **more: Any) -> Graph:
+            made = record(*given, **more)
             recorded.append(len(made.operations))
             return made
 
-        monkeypatch.setattr(passes.graph, "record", counted)
+        monkeypatch.setattr(Passes, "_record", counted)
         with server.keeping():
             chunk = server.uneven(point)
             told = getattr(server, method)(point)
@@ -287,9 +281,9 @@ def test_as_many_layers_stay_as_can_follow_each_other(server: Passes) -> None:
 
 def test_layers_that_are_not_in_one_list_all_stay(server: Passes) -> None:
     """Or whose caches are not one for each."""
-    assert layers.alike(server.model, server.caches[:-1]).first == DEEP
+    assert layers.alike(server.model, server.caches[:-1], server.kinds).first == DEEP
     server.model["twice"] = list(server.model.layers)
-    assert layers.alike(server.model, server.caches).first == DEEP
+    assert layers.alike(server.model, server.caches, server.kinds).first == DEEP
 
 
 @pytest.mark.parametrize("name", ["iquestloopcoder", "nemotron_h"])
@@ -297,8 +291,10 @@ def test_layers_that_have_two_caches_or_none_all_stay(tmp_path: Path, name: str)
     """Each of the caches is told of."""
     with served(tmp_path, planner_models.config(name)) as server:
         assert len(server.model.layers) != len(server.caches)
-        assert layers.alike(server.model, server.caches).first >= len(server.model.layers)
-        assert len(views.beyond(server.model, server.caches)) == len(server.caches)
+        assert layers.alike(server.model, server.caches, server.kinds).first >= len(
+            server.model.layers
+        )
+        assert len(views.beyond(server)) == len(server.caches)
 
 
 def test_layers_are_of_as_many_kinds_as_they_do_different_things(tmp_path: Path) -> None:
@@ -310,7 +306,7 @@ def test_layers_are_of_as_many_kinds_as_they_do_different_things(tmp_path: Path)
     def kinds(name: str, **more: Any) -> int:
         config = planner_models.config(name) | more
         with served(tmp_path, config) as server:
-            return layers.alike(server.model, server.caches).kinds
+            return layers.alike(server.model, server.caches, server.kinds).kinds
 
     assert kinds("llama") == 2
     assert kinds("gemma3_text", sliding_window_pattern=4) == 4
@@ -342,9 +338,7 @@ def test_what_only_a_later_layer_does_is_confirmed_too(
             return made + mx.exp(many).sum()
 
         monkeypatch.setattr(block, "__call__", shorter)
-        prompts, tokens = program.parts(
-            server.model, server.caches, "cpu", merged=True, batched=True, ends=[""]
-        )
+        prompts, tokens = program.parts(server, "cpu", batched=True, ends=[""])
         part = prompts["chunks"] if name == "admit" else tokens[name]
         with pytest.raises(Refused, match="cannot be told from one context to another"):
             part()
@@ -359,7 +353,7 @@ def test_layers_that_a_model_looks_for_by_number_all_stay(
         return self.layers[DEEP - 1](self.embed_tokens(inputs), cache=cache[0])
 
     monkeypatch.setattr(type(server.model.model), "__call__", by_number)
-    assert layers.alike(server.model, server.caches).first == DEEP
+    assert layers.alike(server.model, server.caches, server.kinds).first == DEEP
 
 
 @pytest.mark.parametrize(
@@ -377,7 +371,7 @@ def test_layers_are_told_by_those_before_them(
     """As many as have all neighbours, and the last by one that is the last."""
     config = {**HYBRID, "num_hidden_layers": len(kinds), "layer_types": kinds}
     with served(tmp_path, config) as server:
-        alike = layers.alike(server.model, server.caches)
+        alike = layers.alike(server.model, server.caches, server.kinds)
     assert (alike.first, alike.ending, alike.sum) == (first, ending, told)
     before = [kinds[max(0, at + 1 - layers.TOGETHER) : at + 1] for at in range(len(kinds))]
     assert [before[like] for like in alike.like] == before
@@ -412,7 +406,8 @@ def test_some_layers_tell_what_all_caches_keep_alive(
         kinds = {"kda_layers": [*range(1, count + 1, 2)], "full_attn_layers": [*range(2, count, 2)]}
         config["linear_attn_config"] |= kinds
     with served(tmp_path, config) as server:
-        assert layers.alike(server.model, server.caches).ending < count
-        found = views.beyond(server.model, server.caches)
-        monkeypatch.setattr(layers, "alike", layers.every)
-        assert found == views.beyond(server.model, server.caches)
+        assert layers.alike(server.model, server.caches, server.kinds).ending < count
+        found = views.beyond(server)
+        every = layers.every(server.model, server.caches)
+        monkeypatch.setitem(vars(server), "told", every)
+        assert found == views.beyond(server)

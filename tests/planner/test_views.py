@@ -11,8 +11,14 @@ from mlx_lm.models import cache as caches
 
 from planner.hollow import model as hollow
 from planner.hollow import views
+from planner.hollow.passes import Passes
 
 WIDTH = 64
+
+
+def server(model: Any) -> Passes:
+    """The passes of one."""
+    return Passes(model, hollow.examples(model)[0], merged=hollow.mergeable(model))
 
 
 class OneProduct(nn.Module):
@@ -42,7 +48,7 @@ def test_a_cache_filled_to_the_brim_keeps_the_whole_product(kind: type) -> None:
     """256 tokens at once are kept as the views they are, with the queries that came with them."""
     mx.set_default_device(mx.cpu)
     model = OneProduct(kind)
-    (beyond,) = views.beyond(model, hollow.examples(model)[0])
+    (beyond,) = views.beyond(server(model))
     mx.eval(model.parameters())
     mx.synchronize()
     made = caches.make_prompt_cache(model)
@@ -67,7 +73,7 @@ def test_a_cache_of_copies_keeps_nothing_more() -> None:
 
     mx.set_default_device(mx.cpu)
     model = TwoProducts(caches.KVCache)
-    assert views.beyond(model, hollow.examples(model)[0]) == [{}]
+    assert views.beyond(server(model)) == [{}]
 
 
 class Masked(nn.Module):
@@ -95,7 +101,7 @@ def test_a_state_that_no_score_needs_is_there_with_the_one_before_it() -> None:
     """A step of generation evaluates its scores; the masked state is left to the next step."""
     mx.set_default_device(mx.cpu)
     model = Masked()
-    (beyond,) = views.beyond(model, hollow.examples(model)[0])
+    (beyond,) = views.beyond(server(model))
     made = [cache.merge([cache]) for cache in caches.make_prompt_cache(model)]
     mx.synchronize()
     mx.clear_cache()

@@ -1,0 +1,62 @@
+"""One operation of a graph, and the arrays that it reads and makes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple, Protocol
+
+Shape = tuple[int, ...]
+
+
+class Sort(NamedTuple):
+    """Arrays that are as large."""
+
+    shape: Shape
+    item: int  # bytes of an element
+
+
+class Made(NamedTuple):
+    """An array that an operation makes."""
+
+    name: str
+    shape: Shape
+    item: int
+
+
+class _Sized(Protocol):
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def item(self) -> int: ...
+
+
+def size(array: _Sized) -> int:
+    """Bytes of an array."""
+    return math.prod(array.shape) * array.item
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Primitive:
+    """What many operations have in common: one object for all that do."""
+
+    name: str
+    makes: tuple[Sort, ...]
+    along: tuple[int, ...] = ()  # of a view, what ``strides.ALONG`` says
+
+
+primitive = cache(Primitive)
+
+
+class Operation(NamedTuple):
+    """A primitive, the arrays that it reads and those that it makes, by name."""
+
+    of: Primitive
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.of.name

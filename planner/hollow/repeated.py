@@ -1,0 +1,164 @@
+"""A layer that is like one before it is not recorded again: what was recorded of that is put there.
+
+It is like that one if it is of the same kind, and is called with the same: numbers, and arrays of
+the same shapes, in its caches too. What a call does to a cache is then done to its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models import cache as caches
+
+from planner.hollow import graph
+from planner.hollow.pieces import Piece, Pieces
+from planner.hollow.recording import instead
+from planner.hollow.slots import get, parameters, put
+
+PLAIN = (type(None), bool, int, float, str, mx.Dtype)  # what is compared as it is
+Call = Callable[..., Any]
+Rest = tuple[Any, ...]  # what is left of a value when its arrays and caches are taken out
+
+
+class _Else(Exception):  # noqa: N818 -- then the layer is recorded as it is
+    """A layer is given, or makes, what is neither plain nor an array nor a cache."""
+
+
+class _Apart:
+    """Values, taken apart: arrays, caches, and the rest, which can be compared."""
+
+    def __init__(self) -> None:
+        self.arrays: list[mx.array] = []
+        self.caches: list[Any] = []
+        self._seen: dict[int, int] = {}
+
+    def take(self, value: Any) -> Rest:  # noqa: ANN401 -- whatever a layer is given
+        """The rest of ``value``."""
+        kind = type(value)
+        if kind in PLAIN:
+            return kind, value
+        if kind is list or kind is tuple:
+            return kind, tuple(map(self.take, value))
+        if kind is dict:
+            return kind, tuple((key, self.take(held)) for key, held in value.items())
+        if isinstance(value, mx.array):
+            return mx.array, self._number(value, self.arrays)
+        if isinstance(value, caches._BaseCache):  # noqa: SLF001 -- what all are
+            if id(value) in self._seen:
+                return "again", self._seen[id(value)]
+            at = self._number(value, self.caches)
+            return "cache", at, kind, self.take(dict(vars(value)))
+        raise _Else
+
+    def _number(self, value: object, of: list[Any]) -> int:
+        at = self._seen.setdefault(id(value), len(of))
+        if at == len(of):
+            of.append(value)
+        return at
+
+
+def _together(rest: Rest, arrays: Sequence[mx.array], held: Sequence[Any]) -> Any:  # noqa: ANN401
+    """The value of which ``rest`` is left, with these arrays; caches are changed in their place."""
+    kind, what = rest[:2]
+    if kind is list or kind is tuple:
+        return kind(_together(each, arrays, held) for each in what)
+    if kind is dict:
+        return {key: _together(each, arrays, held) for key, each in what}
+    if kind is mx.array:
+        return arrays[what]
+    if kind == "cache":
+        vars(held[what]).update(_together(rest[-1], arrays, held))
+    return held[what] if kind in {"cache", "again"} else what
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    piece: Piece
+    rest: Rest  # of the caches after it, and of what it returns
+
+
+class _Layers:
+    """Those of one recording."""
+
+    def __init__(self, kinds: Mapping[int, int], pieces: Pieces) -> None:
+        self._kinds = kinds
+        self._pieces = pieces
+        self._known: dict[object, _Recorded] = {}
+        self._within = False  # a layer that is being recorded
+
+    def instead(self, call: Call) -> Call:
+        """What stands in for the ``__call__`` of a class of layers."""
+
+        def called(layer: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 -- mlx has no types
+            kind = self._kinds.get(id(layer))
+            if kind is None or self._within:
+                return call(layer, *args, **more)
+            given = _Apart()
+            try:
+                return self._put(call, layer, kind, given, given.take((args, more)))
+            except _Else:
+                return call(layer, *args, **more)
+
+        return called
+
+    def _put(self, call: Call, layer: Any, kind: int, given: _Apart, rest: Rest) -> Any:  # noqa: ANN401
+        weights = list(parameters("", layer))
+        arrays = [*given.arrays, *(get(holder, key) for _, holder, key in weights)]
+        known = (kind, rest, tuple([(tuple(array.shape), array.dtype) for array in arrays]))
+        if known not in self._known:
+            self._known[known] = self._record(call, layer, given, rest, arrays)
+        recorded = self._known[known]
+        made = self._pieces.put(recorded.piece, arrays)
+        return _together(recorded.rest, made, given.caches)[-1]
+
+    def _record(
+        self,
+        call: Call,
+        layer: Any,  # noqa: ANN401
+        given: _Apart,
+        rest: Rest,
+        arrays: Sequence[mx.array],
+    ) -> _Recorded:
+        weights = list(parameters("", layer))
+        after: list[tuple[Rest, list[mx.array]]] = []
+
+        def run(**named: mx.array) -> list[mx.array]:
+            held = [named[str(at)] for at in range(len(arrays))]
+            for (_, holder, key), array in zip(weights, held[len(given.arrays) :], strict=True):
+                put(holder, key, array)
+            args, more = _together(rest, held, given.caches)
+            result = call(layer, *args, **more)
+            made = _Apart()
+            left = made.take((given.caches, result))
+            if len(made.caches) > len(given.caches):
+                raise _Else
+            after.append((left, made.arrays))
+            return made.arrays
+
+        self._within = True
+        try:
+            recorded = graph.record(
+                run, {str(at): array for at, array in enumerate(arrays)}, lambda _: False
+            )
+        finally:
+            self._within = False
+            _together(rest, arrays, given.caches)
+            for (_, holder, key), array in zip(weights, arrays[len(given.arrays) :], strict=True):
+                put(holder, key, array)
+        ((left, made),) = after
+        reads = tuple(recorded.arguments[str(at)] for at in range(len(arrays)))
+        makes = tuple((tuple(array.shape), array.dtype) for array in made)
+        return _Recorded(Piece(recorded, reads, makes), left)
+
+
+@contextlib.contextmanager
+def once(layers: Sequence[Any], kinds: Mapping[int, int], pieces: Pieces) -> Iterator[None]:
+    """Record those of ``layers`` that are alike once; ``kinds`` by the ``id`` of each."""
+    of_all = _Layers(kinds, pieces)
+    classes = {type(layer) for layer in layers if id(layer) in kinds}
+    with instead({(each, "__call__"): of_all.instead(each.__call__) for each in classes}):
+        yield
