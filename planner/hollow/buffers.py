@@ -7,7 +7,6 @@ mlx/backend/cpu/eval.cpp), all else gets a buffer of its own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 from planner.hollow import strides
 from planner.hollow.graph import Graph
-from planner.hollow.operation import Made, Primitive, Shape, Sort, size
+from planner.hollow.operation import Made, Primitive, Shape, Sort
 
 # Share their input's buffer (mlx/backend/common/common.cpp).
 VIEWS = frozenset(
@@ -58,13 +57,13 @@ DONATION_EXTRA = 16384  # bytes that a buffer may be larger (mlx/backend/common/
 class Array:
     """How an array lies in its buffer: one object for all that lie so."""
 
-    shape: Shape
-    item: int  # bytes of an element
+    sort: Sort
     strides: strides.Strides
+    size: int  # bytes
 
     @property
-    def sort(self) -> Sort:
-        return Sort(self.shape, self.item)
+    def shape(self) -> Shape:
+        return self.sort.shape
 
 
 Taken = tuple[Array, ...]
@@ -101,7 +100,7 @@ class _Buffer:
 
     def fits(self, array: Array) -> bool:
         """Whether it may be given to ``array`` by the only one in it, read for the last time."""
-        return not self.read and self.held == 1 and size(self.array) <= size(array) + DONATION_EXTRA
+        return not self.read and self.held == 1 and self.array.size <= array.size + DONATION_EXTRA
 
 
 class _Effect(NamedTuple):
@@ -120,7 +119,7 @@ class _Memory:
     def __init__(self, graph: Graph) -> None:
         self.last = {name: at for at, step in enumerate(graph.operations) for name in step.reads}
         self.last.update(dict.fromkeys(graph.results, len(graph.operations)))
-        self.arrays = {n: _in_rows(made.shape, made.item) for n, made in graph.given.items()}
+        self.arrays = {name: _in_rows(made.sort) for name, made in graph.given.items()}
         # The buffer of a weight belongs to nobody here: it stays.
         self.buffers: dict[str, _Buffer | None] = dict.fromkeys(graph.given)
         for name in graph.spent:
@@ -178,7 +177,7 @@ class _Memory:
     def behind(self, name: str) -> Made:
         """The array that the buffer of ``name`` was made for."""
         buffer = self.buffers[name] or _Buffer(name, self.arrays[name])
-        return Made(buffer.made, buffer.array.shape, buffer.array.item)
+        return Made(buffer.made, buffer.array.sort)
 
 
 def replay(graph: Graph) -> Run:
@@ -222,12 +221,12 @@ def _effect(primitive: Primitive, again: tuple[int, ...], arrays: tuple[Array, .
     name, makes = primitive.name, primitive.makes
     views = _views(primitive, arrays)
     if views is not None:
-        made = tuple(_array(*each, lies) for each, lies in zip(makes, views, strict=True))
+        made = tuple(_array(each, lies) for each, lies in zip(makes, views, strict=True))
         return _Effect(made, ((0,),) * len(made), shares=True)
     read = [arrays[at] for at in again] or list(arrays)
     once = [at for at in range(len(arrays)) if again.count(at) < 2]  # noqa: PLR2004 -- not of `x * x`
     of_each = [_lies(name, shape, arrays) for shape, _ in makes]
-    made = tuple(_array(*each, lies) for each, (lies, _) in zip(makes, of_each, strict=True))
+    made = tuple(_array(each, lies) for each, (lies, _) in zip(makes, of_each, strict=True))
     givers = tuple(
         tuple(at for at in once if at in may and _as_large(arrays[at], each))
         for each, (_, may) in zip(made, of_each, strict=True)
@@ -236,16 +235,18 @@ def _effect(primitive: Primitive, again: tuple[int, ...], arrays: tuple[Array, .
     return _Effect(made, givers, copies=copies, kernels=_kernels(name, len(read), len(copies)))
 
 
-_array = cache(Array)
+@cache
+def _array(sort: Sort, lies: strides.Strides) -> Array:
+    return Array(sort, lies, sort.size)
 
 
-def _in_rows(shape: Shape, item: int) -> Array:
-    return _array(shape, item, strides.in_rows(shape))
+def _in_rows(sort: Sort) -> Array:
+    return _array(sort, strides.in_rows(sort.shape))
 
 
 def _as_large(one: Array, other: Array) -> bool:
     """In elements, which are of one size."""
-    return one.item == other.item and math.prod(one.shape) == math.prod(other.shape)
+    return one.sort.item == other.sort.item and one.size == other.size
 
 
 def _kernels(name: str, reads: int, copies: int) -> int:
@@ -268,7 +269,7 @@ def _copies(name: str, reads: Sequence[Array]) -> Iterator[Array]:
         # mlx/backend/cpu/conv.cpp, `explicit_gemm_conv_1D_cpu`: the input padded, and once more for
         # each element of the window, in 32 bits.
         source, window = reads[:2]
-        for _ in range((1 + window.shape[1]) * 4 // source.item):
+        for _ in range((1 + window.shape[1]) * 4 // source.sort.item):
             yield source
     for array in reads[:2] if name == "AddMM" else reads:
         ragged = name in PRODUCTS and not strides.for_matmul(array.shape, array.strides)

@@ -39,13 +39,13 @@ class Graph:
     @property
     def sorts(self) -> Iterator[Sort]:
         """The same."""
-        given = [Sort(made.shape, made.item) for made in self.given.values()]
+        given = [made.sort for made in self.given.values()]
         return chain(chain.from_iterable([step.of.makes for step in self.operations]), given)
 
     @property
     def arrays(self) -> Iterator[Made]:
         """The same."""
-        return (Made(name, *sort) for name, sort in zip(self.names, self.sorts, strict=True))
+        return map(Made, self.names, self.sorts)
 
     def ordered(self) -> Graph:
         """The same in MLX's order, as a CPU runs it."""
@@ -124,12 +124,12 @@ def record(
             operations.append(Operation(primitive(name, makes, along), reads, names))
         elif kind == "inputs":
             for name, shape, dtype in item["inputs"]:
-                given[name] = Made(name, tuple(shape), dtype.size)
+                given[name] = Made(name, Sort(tuple(shape), dtype.size))
         elif kind == "keyword_inputs":
             arguments.update(item["keywords"])
         elif kind == "constants":
             for name, array in item["constants"]:
-                given[name] = Made(name, tuple(array.shape), array.dtype.size)
+                given[name] = Made(name, Sort(tuple(array.shape), array.dtype.size))
                 constants[name] = array
         elif kind == "outputs":
             results.extend(row[0] for row in item["outputs"])

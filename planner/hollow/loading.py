@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 from planner.hollow import buffers, graph, work
 from planner.hollow.model import load
-from planner.hollow.operation import Made, Operation, Sort, primitive
+from planner.hollow.operation import Made, Operation, primitive
 
 
 def transient(directory: Path, lag: int) -> int:
@@ -44,17 +44,17 @@ def transient(directory: Path, lag: int) -> int:
 def _read_when_wanted(recorded: graph.Graph) -> graph.Graph:
     """The same graph with each tensor read just before it is first used, as MLX does."""
     steps: list[Operation] = []
-    unread = {name: made for name, made in recorded.given.items() if made.shape}
+    unread = {name: made for name, made in recorded.given.items() if made.sort.shape}
     for step in recorded.operations:
         wanted = [made for name in step.reads if (made := unread.pop(name, None))]
         steps += map(_load, wanted)
         steps.append(step)
     wanted_as_they_are = frozenset(recorded.results)
     steps += [_load(made) for name, made in unread.items() if name in wanted_as_they_are]
-    kept = {name: made for name, made in recorded.given.items() if not made.shape}
+    kept = {name: made for name, made in recorded.given.items() if not made.sort.shape}
     return graph.Graph(tuple(steps), kept | unread, recorded.results, frozenset())
 
 
 def _load(made: Made) -> Operation:
-    of = primitive("Load", (Sort(made.shape, made.item),))
+    of = primitive("Load", (made.sort,))
     return Operation(of, (), (made.name,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 Shape = tuple[int, ...]
 
@@ -16,26 +16,17 @@ class Sort(NamedTuple):
     shape: Shape
     item: int  # bytes of an element
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return math.prod(self.shape) * self.item
+
 
 class Made(NamedTuple):
     """An array that an operation makes."""
 
     name: str
-    shape: Shape
-    item: int
-
-
-class _Sized(Protocol):
-    @property
-    def shape(self) -> Shape: ...
-
-    @property
-    def item(self) -> int: ...
-
-
-def size(array: _Sized) -> int:
-    """Bytes of an array."""
-    return math.prod(array.shape) * array.item
+    sort: Sort
 
 
 @dataclass(frozen=True, slots=True, eq=False)

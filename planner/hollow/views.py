@@ -18,7 +18,7 @@ from mlx_lm.models import cache as caches
 
 from planner.hollow.buffers import replay
 from planner.hollow.model import leaves
-from planner.hollow.operation import Made, Operation, size
+from planner.hollow.operation import Made, Operation
 from planner.hollow.order import scheduled
 from planner.hollow.passes import STEP, Passes
 from planner.program import Point
@@ -72,14 +72,17 @@ def between(server: Passes) -> list[int]:
     for name, result in zip(names, kept, strict=True):
         if ".cache." in name:
             at = int(name.split(".")[1])
-            held[at] += size(sizes[result])
+            held[at] += sizes[result].sort.size
             needs[at] |= _left(result, makers, evaluated)
     own = [*recorded.spent, *(evaluated - set(recorded.given))]
     wanted = tuple(sorted(set().union(*needs).intersection(own)))
     buffers = replay(replace(recorded, operations=run, results=(*scores, *wanted))).behind
     behind = dict(zip(wanted, buffers[len(scores) :], strict=True))
     found = [{behind[name] for name in names if name in behind} for names in needs]
-    return [max(0, sum(map(size, arrays)) - mine) for arrays, mine in zip(found, held, strict=True)]
+    return [
+        max(0, sum(array.sort.size for array in arrays) - mine)
+        for arrays, mine in zip(found, held, strict=True)
+    ]
 
 
 def _left(result: str, makers: Mapping[str, Operation], evaluated: set[str]) -> set[str]:
@@ -122,8 +125,9 @@ def _extra(passes: Passes, tokens: int, *, uneven: bool) -> list[int]:
     ):
         at = int(name.split(".")[1])
         if result not in recorded.given:
-            held[at] += size(sizes[result])
+            held[at] += sizes[result].sort.size
             behind[at][owner.name] = owner
     return [
-        sum(map(size, owners.values())) - mine for owners, mine in zip(behind, held, strict=True)
+        sum(owner.sort.size for owner in owners.values()) - mine
+        for owners, mine in zip(behind, held, strict=True)
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from planner.hollow.buffers import Run, replay
 from planner.hollow.graph import Graph
-from planner.hollow.operation import Sort, size
+from planner.hollow.operation import Sort
 from planner.hollow.symbols import TERMS, Row, Unclear, row, terms
 from planner.program import Behind, Point, Polynomial, most, pack
 from planner.traced import Processor
@@ -29,7 +29,7 @@ def read_off(graph: Graph, point: Point, edges: Collection[int]) -> Rows:
 def as_recorded(graph: Graph) -> Rows:
     """The same, whatever the point."""
     rest = (0,) * (len(TERMS) - 1)
-    return {sort: (size(sort), *rest) for sort in dict.fromkeys(graph.sorts)}
+    return {sort: (sort.size, *rest) for sort in dict.fromkeys(graph.sorts)}
 
 
 def agree(graph: Graph, rows: Rows, other: Graph, where: Point, *, least: bool = False) -> None:
@@ -44,7 +44,7 @@ def agree(graph: Graph, rows: Rows, other: Graph, where: Point, *, least: bool =
         sort: sum(a * b for a, b in zip(known, there, strict=True)) for sort, known in rows.items()
     }
     for mine, theirs in zip(graph.sorts, other.sorts, strict=True):
-        over = counted[mine] - size(theirs)
+        over = counted[mine] - theirs.size
         if over < 0 or (over and not least):
             raise Unclear(f"an array of {mine.shape} here is one of {theirs.shape} there")
 
@@ -64,7 +64,7 @@ def _operations(run: Run, rows: Rows, *, cpu: bool) -> list[Any]:
         key = number, taken, done, asked
         if key not in seen:
             a, b = (_summed(rows[m.sort] for m in moment) for moment in (taken, done))
-            c = _summed(_elements(rows[m.sort], m.item) for m in asked)
+            c = _summed(_elements(rows[m.sort], m.sort.item) for m in asked)
             some = any((*a, *b, *c, number))
             seen[key] = kinds.setdefault((a, b, c, number), len(kinds)) if some else None
         at = seen[key]
@@ -126,7 +126,7 @@ def _named(values: Iterable[int]) -> dict[str, int]:
 def peak(run: Run, lag: int) -> int:
     """Bytes at the worst moment of one replay on a CPU, ``lag`` dispatches behind."""
     kinds = tuple(
-        (sum(map(size, taken)), sum(map(size, done)), 0, number)
+        (sum([it.size for it in taken]), sum([it.size for it in done]), 0, number)
         for taken, done, number in zip(run.taken, run.done, run.dispatches, strict=True)
     )
     return most(Behind(lag=lag), [(kinds, tuple(range(len(kinds))))])

@@ -8,7 +8,7 @@ from mlx import nn
 
 from planner.demand import CPU
 from planner.hollow import buffers, graph, order, recording, strides, work
-from planner.hollow.operation import Operation, Sort, primitive, size
+from planner.hollow.operation import Operation, Sort, primitive
 
 ONE = Sort((), 4)
 
@@ -86,7 +86,7 @@ def test_a_reshape_takes_what_mlx_takes_for_it(change):
 
     run = buffers.replay(recorded(change, x=mx.zeros((64, 128))))
 
-    assert really == sum(size(made) for step in run.taken for made in step)
+    assert really == sum(made.size for step in run.taken for made in step)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def taken(function, **arrays):
     mx.eval(function(**arrays))
     mx.synchronize()
     run = buffers.replay(recorded(function, **arrays))
-    return mx.get_peak_memory() - before, sum(size(m) for step in run.taken for m in step)
+    return mx.get_peak_memory() - before, sum(m.size for step in run.taken for m in step)
 
 
 def test_a_bias_is_added_in_the_product_itself():

@@ -17,7 +17,7 @@ from planner.demand import CPU, CUDA, PREFILL_STEPS, Device, ladder
 from planner.hollow import layers, model, passes, program, recording, views, work
 from planner.hollow.graph import Graph
 from planner.hollow.model import Refused
-from planner.hollow.operation import Made
+from planner.hollow.operation import Made, Sort
 from planner.hollow.passes import Passes
 from planner.hollow.ways import BY_TOKEN, FEW, RESTS, Ways
 from planner.program import Point, Program
@@ -249,7 +249,7 @@ def test_what_is_done_before_a_chunk_is_put_before_one_that_is_there(
 
 def test_an_array_that_is_two_arguments_has_no_two_names() -> None:
     """Then nothing can be put before."""
-    x = Made("x", (4,), 2)
+    x = Made("x", Sort((4,), 2))
     first = Graph((), {"x": x}, ("x", "x"), frozenset())
     chunk = Graph((), {"a": x, "b": x}, (), frozenset(), {"c.0": "a", "c.1": "b"})
     assert chunk.after(first, ("c.0", "c.1")) is None
@@ -258,7 +258,7 @@ def test_an_array_that_is_two_arguments_has_no_two_names() -> None:
 
 def test_a_graph_without_operations_takes_nothing() -> None:
     """Prompts of a model without attention are never pushed to the right."""
-    given = {"x": Made("x", (4,), 2)}
+    given = {"x": Made("x", Sort((4,), 2))}
     nothing = Graph((), given, ("x",), frozenset())
     for device in (CPU, CUDA):
         made = work.program(nothing, work.as_recorded(nothing), on(device))
