@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,9 +12,9 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models import cache as caches
 
-from planner.hollow import graph, layers, recording, repeated
+from planner.hollow import graph, layers, recording
 from planner.hollow.model import leaves
-from planner.hollow.pieces import Pieces
+from planner.hollow.repeated import Layers
 from planner.hollow.slots import get, parameters, put, slots, state
 from planner.program import Point
 
@@ -42,7 +42,7 @@ class Passes:
         *,
         merged: bool,
         within: bool = False,
-        kinds: Mapping[int, int] | None = None,
+        every: Layers | None = None,
     ) -> None:
         self.model = model
         self.within = within  # any window, contexts are
@@ -50,7 +50,7 @@ class Passes:
         self.examples = list(leaves(self.caches))
         self.merged = merged  # as the batch generator has caches, even of one sequence
         self.parameters = list(parameters("p", model))
-        self.kinds = layers.kinds(model) if kinds is None else kinds
+        self.every = every or Layers(layers.kinds(model))
         self._chunks: dict[Point, tuple[graph.Graph, State]] | None = None
 
     @contextlib.contextmanager
@@ -72,7 +72,7 @@ class Passes:
     @cached_property
     def told(self) -> layers.Alike:
         """Which layers tell of all."""
-        return layers.alike(self.model, self.caches, self.kinds)
+        return layers.alike(self.model, self.caches, self.every.kinds)
 
     def of_all_kinds(self, name: str, point: Point) -> graph.Graph:
         """What the method ``name`` records of the first layers, as many as are of all kinds."""
@@ -91,7 +91,7 @@ class Passes:
     def of(self, examples: Sequence[Any], *, merged: bool | None = None) -> Passes:
         """The same of a model with these caches."""
         merged = self.merged if merged is None else merged
-        return Passes(self.model, examples, merged=merged, within=self.within, kinds=self.kinds)
+        return Passes(self.model, examples, merged=merged, within=self.within, every=self.every)
 
     def near(self) -> Passes:
         """The same of contexts that are shorter than any window."""
@@ -361,9 +361,8 @@ class Passes:
             results = function(tokens)
             return [*results, *(get(holder, key) for _, holder, key in slots("c", made))]
 
-        pieces = Pieces()
         try:
-            with recording.apart(), repeated.once(self.model.layers, self.kinds, pieces):
+            with recording.apart(), self.every.once(self.model.layers) as pieces:
                 recorded = graph.record(
                     run,
                     {**arrays, "tokens": mx.zeros(tokens, mx.int32)},

@@ -20,6 +20,7 @@ from planner.hollow.recording import instead
 from planner.hollow.slots import get, parameters, put
 
 PLAIN = (type(None), bool, int, float, str, mx.Dtype)  # what is compared as it is
+KERNELS = ("rms_norm", "scaled_dot_product_attention")  # or what is in their places
 Call = Callable[..., Any]
 Rest = tuple[Any, ...]  # what is left of a value when its arrays and caches are taken out
 
@@ -81,39 +82,55 @@ class _Recorded:
     rest: Rest  # of the caches after it, and of what it returns
 
 
-class _Layers:
-    """Those of one recording."""
+class Layers:
+    """Those of a model, by their kinds, and what was recorded of them."""
 
-    def __init__(self, kinds: Mapping[int, int], pieces: Pieces) -> None:
-        self._kinds = kinds
-        self._pieces = pieces
+    def __init__(self, kinds: Mapping[int, int]) -> None:
+        self.kinds = kinds  # by the ``id`` of each
         self._known: dict[object, _Recorded] = {}
         self._within = False  # a layer that is being recorded
 
-    def instead(self, call: Call) -> Call:
+    @contextlib.contextmanager
+    def once(self, layers: Sequence[Any]) -> Iterator[Pieces]:
+        """Record those of ``layers`` that are alike once: what stands for them is put in pieces."""
+        pieces = Pieces()
+        classes = {type(layer) for layer in layers if id(layer) in self.kinds}
+        stand_ins = {(each, "__call__"): self._instead(each.__call__, pieces) for each in classes}
+        with instead(stand_ins):
+            yield pieces
+
+    def _instead(self, call: Call, pieces: Pieces) -> Call:
         """What stands in for the ``__call__`` of a class of layers."""
 
         def called(layer: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 -- mlx has no types
-            kind = self._kinds.get(id(layer))
-            if kind is None or self._within:
-                return call(layer, *args, **more)
             given = _Apart()
+            if id(layer) not in self.kinds or self._within:
+                return call(layer, *args, **more)
             try:
-                return self._put(call, layer, kind, given, given.take((args, more)))
+                rest = given.take((args, more))
+                weights = [get(holder, key) for _, holder, key in parameters("", layer)]
+                arrays = [*given.arrays, *weights]
+                recorded = self._recorded(call, layer, given, rest, arrays)
             except _Else:
                 return call(layer, *args, **more)
+            made = pieces.put(recorded.piece, arrays)
+            return _together(recorded.rest, made, given.caches)[-1]
 
         return called
 
-    def _put(self, call: Call, layer: Any, kind: int, given: _Apart, rest: Rest) -> Any:  # noqa: ANN401
-        weights = list(parameters("", layer))
-        arrays = [*given.arrays, *(get(holder, key) for _, holder, key in weights)]
-        known = (kind, rest, tuple([(tuple(array.shape), array.dtype) for array in arrays]))
+    def _recorded(
+        self,
+        call: Call,
+        layer: Any,  # noqa: ANN401
+        given: _Apart,
+        rest: Rest,
+        arrays: Sequence[mx.array],
+    ) -> _Recorded:
+        sorts = tuple([(tuple(array.shape), array.dtype) for array in arrays])
+        known = (*map(vars(mx.fast).get, KERNELS), self.kinds[id(layer)], rest, sorts)
         if known not in self._known:
             self._known[known] = self._record(call, layer, given, rest, arrays)
-        recorded = self._known[known]
-        made = self._pieces.put(recorded.piece, arrays)
-        return _together(recorded.rest, made, given.caches)[-1]
+        return self._known[known]
 
     def _record(
         self,
@@ -153,12 +170,3 @@ class _Layers:
         reads = tuple(recorded.arguments[str(at)] for at in range(len(arrays)))
         makes = tuple((tuple(array.shape), array.dtype) for array in made)
         return _Recorded(Piece(recorded, reads, makes), left)
-
-
-@contextlib.contextmanager
-def once(layers: Sequence[Any], kinds: Mapping[int, int], pieces: Pieces) -> Iterator[None]:
-    """Record those of ``layers`` that are alike once; ``kinds`` by the ``id`` of each."""
-    of_all = _Layers(kinds, pieces)
-    classes = {type(layer) for layer in layers if id(layer) in kinds}
-    with instead({(each, "__call__"): of_all.instead(each.__call__) for each in classes}):
-        yield

@@ -58,7 +58,7 @@ def whole(name: str) -> tuple[Passes, tuple[str, ...], list[graph.Graph]]:
     made = planner_models.model(name, planner_models.config(name))
     examples, _ = model.examples(made)
     methods = ALONE if model.why_alone(made) else LAST
-    server = Passes(made, examples, merged=model.mergeable(made), kinds={})
+    server = Passes(made, examples, merged=model.mergeable(made), every=repeated.Layers({}))
     return server, methods, recordings(server, methods)
 
 
@@ -118,10 +118,9 @@ def recorded(layers: list[Any], kinds: dict[int, int]) -> tuple[graph.Graph, int
         calls.append(given)
         return record(*given)
 
-    pieces = repeated.Pieces()
     with (
         recording.instead({(graph, "record"): counted}),
-        repeated.once(layers, kinds, pieces),
+        repeated.Layers(kinds).once(layers) as pieces,
     ):
         made = pieces.into(record(run, {"x": mx.zeros((8,))}, lambda _: False))
     return made, len(calls), held

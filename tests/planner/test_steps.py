@@ -281,9 +281,9 @@ def test_as_many_layers_stay_as_can_follow_each_other(server: Passes) -> None:
 
 def test_layers_that_are_not_in_one_list_all_stay(server: Passes) -> None:
     """Or whose caches are not one for each."""
-    assert layers.alike(server.model, server.caches[:-1], server.kinds).first == DEEP
+    assert layers.alike(server.model, server.caches[:-1], server.every.kinds).first == DEEP
     server.model["twice"] = list(server.model.layers)
-    assert layers.alike(server.model, server.caches, server.kinds).first == DEEP
+    assert layers.alike(server.model, server.caches, server.every.kinds).first == DEEP
 
 
 @pytest.mark.parametrize("name", ["iquestloopcoder", "nemotron_h"])
@@ -291,7 +291,7 @@ def test_layers_that_have_two_caches_or_none_all_stay(tmp_path: Path, name: str)
     """Each of the caches is told of."""
     with served(tmp_path, planner_models.config(name)) as server:
         assert len(server.model.layers) != len(server.caches)
-        assert layers.alike(server.model, server.caches, server.kinds).first >= len(
+        assert layers.alike(server.model, server.caches, server.every.kinds).first >= len(
             server.model.layers
         )
         assert len(views.beyond(server)) == len(server.caches)
@@ -306,7 +306,7 @@ def test_layers_are_of_as_many_kinds_as_they_do_different_things(tmp_path: Path)
     def kinds(name: str, **more: Any) -> int:
         config = planner_models.config(name) | more
         with served(tmp_path, config) as server:
-            return layers.alike(server.model, server.caches, server.kinds).kinds
+            return layers.alike(server.model, server.caches, server.every.kinds).kinds
 
     assert kinds("llama") == 2
     assert kinds("gemma3_text", sliding_window_pattern=4) == 4
@@ -353,7 +353,7 @@ def test_layers_that_a_model_looks_for_by_number_all_stay(
         return self.layers[DEEP - 1](self.embed_tokens(inputs), cache=cache[0])
 
     monkeypatch.setattr(type(server.model.model), "__call__", by_number)
-    assert layers.alike(server.model, server.caches, server.kinds).first == DEEP
+    assert layers.alike(server.model, server.caches, server.every.kinds).first == DEEP
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_layers_are_told_by_those_before_them(
     """As many as have all neighbours, and the last by one that is the last."""
     config = {**HYBRID, "num_hidden_layers": len(kinds), "layer_types": kinds}
     with served(tmp_path, config) as server:
-        alike = layers.alike(server.model, server.caches, server.kinds)
+        alike = layers.alike(server.model, server.caches, server.every.kinds)
     assert (alike.first, alike.ending, alike.sum) == (first, ending, told)
     before = [kinds[max(0, at + 1 - layers.TOGETHER) : at + 1] for at in range(len(kinds))]
     assert [before[like] for like in alike.like] == before
@@ -406,7 +406,7 @@ def test_some_layers_tell_what_all_caches_keep_alive(
         kinds = {"kda_layers": [*range(1, count + 1, 2)], "full_attn_layers": [*range(2, count, 2)]}
         config["linear_attn_config"] |= kinds
     with served(tmp_path, config) as server:
-        assert layers.alike(server.model, server.caches, server.kinds).ending < count
+        assert layers.alike(server.model, server.caches, server.every.kinds).ending < count
         found = views.beyond(server)
         every = layers.every(server.model, server.caches)
         monkeypatch.setitem(vars(server), "told", every)
