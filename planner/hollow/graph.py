@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, starmap
 from typing import Any
 
 import mlx.core as mx
@@ -34,18 +34,25 @@ class Graph:
     @property
     def names(self) -> Iterator[str]:
         """Those of all its arrays, the given ones last."""
-        return chain(chain.from_iterable([step.makes for step in self.operations]), self.given)
-
-    @property
-    def sorts(self) -> Iterator[Sort]:
-        """The same."""
-        given = [made.sort for made in self.given.values()]
-        return chain(chain.from_iterable([step.of.makes for step in self.operations]), given)
+        return chain(_all(step.makes for step in self.operations), self.given)
 
     @property
     def arrays(self) -> Iterator[Made]:
         """The same."""
-        return map(Made, self.names, self.sorts)
+        made = _all(zip(step.makes, step.of.makes, strict=True) for step in self.operations)
+        return chain(starmap(Made, made), self.given.values())
+
+    @property
+    def sorts(self) -> Iterator[Sort]:
+        """Those of what each operation makes, then of what is given and each reads.
+
+        As often as it is read: constants of one value are one array, whatever they are.
+        """
+        given = self.given
+        return chain(
+            _all(step.of.makes for step in self.operations),
+            (given[name].sort for step in self.operations for name in step.reads if name in given),
+        )
 
     def ordered(self) -> Graph:
         """The same in MLX's order, as a CPU runs it."""
@@ -93,6 +100,9 @@ class Graph:
     def alike(self, other: Graph) -> bool:
         """Whether both are the same but for shapes."""
         return [o.name for o in self.operations] == [o.name for o in other.operations]
+
+
+_all = chain.from_iterable
 
 
 def record(

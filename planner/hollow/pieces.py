@@ -44,7 +44,8 @@ class Pieces:
             for name, array in graph.constants.items()
             if array.dtype == NUMBER and not array.shape
         }
-        given, constants = dict(graph.given), dict(graph.constants)
+        given = {name: made for name, made in graph.given.items() if name not in numbers}
+        constants = {name: it for name, it in graph.constants.items() if name not in numbers}
         names: dict[str, str] = {}  # of what pieces make
         steps: list[Operation] = []
         for step in graph.operations:

@@ -21,11 +21,12 @@ def apart() -> Iterator[None]:
     product that an activation makes twice (``xielu``).
     ``contiguous`` has no name in MLX's export format; it is a copy where its input is not in rows.
     """
-    number = itertools.count(1)
+    number = itertools.count(64)
     rope = mx.fast.rope
 
     def zeros(shape: Any, dtype: Any = mx.float32, **_: Any) -> mx.array:  # noqa: ANN401
-        return mx.full(shape, next(number), dtype)
+        half = 0.5 if mx.issubdtype(dtype, mx.floating) else 0  # 64.5: no constant of a model's
+        return mx.full(shape, next(number) + half, dtype)
 
     def turned(x: mx.array, *rest: Any, scale: float = 1.0, **more: Any) -> mx.array:  # noqa: ANN401
         return rope(x, *rest, scale=scale + next(number), **more)

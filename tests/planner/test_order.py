@@ -9,6 +9,7 @@ from mlx import nn
 from planner.demand import CPU
 from planner.hollow import buffers, graph, order, recording, strides, work
 from planner.hollow.operation import Operation, Sort, primitive
+from planner.program import Point
 
 ONE = Sort((), 4)
 
@@ -219,3 +220,19 @@ def _peak_of_layers():
 
     run = buffers.replay(recorded(layers, w=w, x=x).ordered())
     assert really <= work.peak(run, CPU.behind.lag)
+
+
+def test_constants_are_compared_where_they_are_read():
+    """An export makes one of those with one value, and has them in another order each time."""
+
+    def clipped(least):
+        return recorded(
+            lambda x: mx.minimum(mx.exp(x), 7.0).sum() + mx.maximum(mx.sin(x[0]), least).sum(),
+            x=mx.ones((64, 128), mx.bfloat16),
+        )
+
+    one, two = clipped(7.0), clipped(-7.0)
+    assert len(two.constants) > len(one.constants)
+    rows = work.as_recorded(one)
+    for other in (one, two):
+        work.agree(one, rows, other, Point(1, 1, 1))
