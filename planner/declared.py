@@ -28,6 +28,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 FABRIC_PORTS = 8  # that a group over hosts takes after its first one: one for each rank
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # a name that a shell can export
+PASTED = "hf_"  # what a token of the public hub begins with
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/.*[^/]$")]
 Flavour = Literal["cpu", "cuda12", "cuda13"]
@@ -118,8 +119,13 @@ class Secret(Declared):
 
     @classmethod
     def _contradictions(cls, data: dict[str, Any]) -> Iterator[str]:
-        if (data.get("file") is None) == (data.get("env") is None):
+        file, env = data.get("file"), data.get("env")
+        if (file is None) == (env is None):
             yield "give exactly one of `file` and `env`"
+        if isinstance(env, str) and (env.startswith(PASTED) or not VARIABLE.fullmatch(env)):
+            yield "env: expected the name of a variable, such as `HF_TOKEN`, not the secret"
+        if isinstance(file, str) and file.startswith(PASTED):
+            yield "file: expected a path, not the secret"
 
 
 class Hub(Declared):

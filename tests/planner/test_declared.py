@@ -137,6 +137,9 @@ SECRET = "hf_swordfish99"
     [
         ({"hub": {"token": SECRET}}, 'hub.token: expected `{"env": NAME}` or `{"file": PATH}`'),
         ({"hub": {"token": {"env": [SECRET]}}}, "hub.token.env: input should be a valid string"),
+        ({"hub": {"token": {"env": SECRET}}}, "hub.token: env: expected the name of a variable"),
+        ({"hub": {"token": {"env": f" {SECRET}"}}}, "hub.token: env: expected the name of a var"),
+        ({"hub": {"token": {"file": SECRET}}}, "hub.token: file: expected a path, not the secret"),
         ({"hub": SECRET}, "hub: input should be a valid dictionary"),
         ({"site": {"environment": {"HTTPS_PROXY": [SECRET]}}}, "site.environment.HTTPS_PROXY: "),
         ({"site": {"environment": {"HTTPS-PROXY": SECRET}}},
