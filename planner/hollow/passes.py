@@ -15,7 +15,7 @@ from mlx_lm.models import cache as caches
 from planner.hollow import graph, layers, recording
 from planner.hollow.model import leaves
 from planner.hollow.repeated import Layers
-from planner.hollow.slots import get, parameters, put, slots, state
+from planner.hollow.slots import fill, get, parameters, put, slots, state
 from planner.program import Point
 
 STEP = 256  # tokens by which caches grow; the edges of what they make
@@ -45,7 +45,7 @@ class Passes:
         every: Layers | None = None,
     ) -> None:
         self.model = model
-        self.within = within  # any window, contexts are
+        self.within = within  # any window: contexts are shorter
         self.caches = list(examples)
         self.examples = list(leaves(self.caches))
         self.merged = merged  # as the batch generator has caches, even of one sequence
@@ -356,8 +356,7 @@ class Passes:
         arrays = {name: get(holder, key) for name, holder, key in places}
 
         def run(tokens: mx.array, **given: mx.array) -> list[mx.array]:
-            for name, holder, key in places:
-                put(holder, key, given[name])
+            fill(places, [given[name] for name, _, _ in places])
             results = function(tokens)
             return [*results, *(get(holder, key) for _, holder, key in slots("c", made))]
 
@@ -370,8 +369,7 @@ class Passes:
                 )
             return pieces.into(recorded)
         finally:
-            for name, holder, key in weights:
-                put(holder, key, arrays[name])
+            fill(weights, [arrays[name] for name, _, _ in weights])
 
 
 def _keep(made: Caches, batch: int, cut: int = 0) -> None:

@@ -17,7 +17,7 @@ from mlx_lm.models import cache as caches
 from planner.hollow import graph
 from planner.hollow.pieces import Piece, Pieces
 from planner.hollow.recording import instead
-from planner.hollow.slots import get, parameters, put
+from planner.hollow.slots import fill, get, parameters
 
 PLAIN = (type(None), bool, int, float, str, mx.Dtype)  # what is compared as it is
 KERNELS = ("rms_norm", "scaled_dot_product_attention")  # or what is in their places
@@ -145,8 +145,7 @@ class Layers:
 
         def run(**named: mx.array) -> list[mx.array]:
             held = [named[str(at)] for at in range(len(arrays))]
-            for (_, holder, key), array in zip(weights, held[len(given.arrays) :], strict=True):
-                put(holder, key, array)
+            fill(weights, held[len(given.arrays) :])
             args, more = _together(rest, held, given.caches)
             result = call(layer, *args, **more)
             made = _Apart()
@@ -164,8 +163,7 @@ class Layers:
         finally:
             self._within = False
             _together(rest, arrays, given.caches)
-            for (_, holder, key), array in zip(weights, arrays[len(given.arrays) :], strict=True):
-                put(holder, key, array)
+            fill(weights, arrays[len(given.arrays) :])
         ((left, made),) = after
         reads = tuple(recorded.arguments[str(at)] for at in range(len(arrays)))
         makes = tuple((tuple(array.shape), array.dtype) for array in made)

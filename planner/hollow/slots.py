@@ -66,3 +66,9 @@ def put(holder: Any, key: Any, array: mx.array) -> None:  # noqa: ANN401
         holder[key] = array
     else:
         setattr(holder, key, array)
+
+
+def fill(places: Sequence[Slot], arrays: Sequence[mx.array]) -> None:
+    """Put an array into each."""
+    for (_, holder, key), array in zip(places, arrays, strict=True):
+        put(holder, key, array)
