@@ -104,7 +104,9 @@ class Layers:
 
         def called(layer: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 -- mlx has no types
             given = _Apart()
-            if id(layer) not in self.kinds or self._within:
+            # A list could be changed by it, where nobody looks.
+            changeable = any(isinstance(each, list | dict) for each in (*args, *more.values()))
+            if id(layer) not in self.kinds or self._within or changeable:
                 return call(layer, *args, **more)
             try:
                 rest = given.take((args, more))

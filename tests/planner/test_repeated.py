@@ -177,6 +177,28 @@ def test_a_layer_that_hands_out_something_else_is_recorded_as_it_is(hand_out: An
     assert names(tried) == names(as_it_is)
 
 
+def test_a_layer_that_is_given_a_list_may_add_to_it() -> None:
+    """It is recorded as it is."""
+    mx.set_default_device(mx.cpu)
+
+    class Adding(nn.Module):
+        def __call__(self, x: mx.array, seen: list[mx.array]) -> mx.array:
+            seen.append(mx.exp(x))
+            return x + 1
+
+    layers = [Adding(), Adding()]
+
+    def run(x: mx.array) -> list[mx.array]:
+        seen: list[mx.array] = []
+        for layer in layers:
+            x = layer(x, seen)
+        return [x, *seen]
+
+    with repeated.Layers({id(layer): 0 for layer in layers}).once(layers) as pieces:
+        made = pieces.into(graph.record(run, {"x": mx.zeros((8,))}, lambda _: False))
+    assert names(made) == {"Exp": 2, "Add": 2, "Broadcast": 1}
+
+
 def test_a_layer_that_fails_fails() -> None:
     """And is as it was."""
     mx.set_default_device(mx.cpu)
