@@ -151,10 +151,15 @@ def _told(layer: Any) -> dict[tuple[str, str], object]:  # noqa: ANN401 -- mlx h
     """The classes of a layer's modules, and what they keep that is neither array nor module."""
     modules = [(name, it) for name, it in layer.named_modules() if isinstance(it, Module)]
     return {(name, ""): type(it) for name, it in modules} | {
-        (name, key): value if isinstance(value, bool | int | float | str) else type(value)
-        for name, it in modules
-        for key, value in vars(it).items()
+        (name, key): _plain(value) for name, it in modules for key, value in vars(it).items()
     }
+
+
+def _plain(value: object) -> object:
+    """Itself, or the name of a function, or of what else it is."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    return getattr(value, "__qualname__", type(value))
 
 
 def _enough(kinds: Sequence[int]) -> int:

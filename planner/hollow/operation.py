@@ -35,10 +35,17 @@ class Primitive:
 
     name: str
     makes: tuple[Sort, ...]
-    along: tuple[int, ...] = ()  # of a view, what ``strides.ALONG`` says
+    along: tuple[int, ...]  # of a view, what ``strides.ALONG`` says
 
 
-primitive = cache(Primitive)
+@cache
+def _primitive(name: str, makes: tuple[Sort, ...], along: tuple[int, ...]) -> Primitive:
+    return Primitive(name, makes, along)
+
+
+def primitive(name: str, makes: tuple[Sort, ...], along: tuple[int, ...] = ()) -> Primitive:
+    """The one of them."""
+    return _primitive(name, makes, along)
 
 
 class Operation(NamedTuple):

@@ -32,6 +32,8 @@ class Pieces:
 
     def put(self, piece: Piece, arrays: Sequence[mx.array]) -> list[mx.array]:
         """What ``piece`` makes of ``arrays``."""
+        if not piece.makes:
+            return []
         number = mx.array(len(self._put), NUMBER)
         self._put.append(piece)
         made: list[mx.array] = mx.depends([ZEROS(*each) for each in piece.makes], [*arrays, number])
@@ -44,8 +46,7 @@ class Pieces:
             for name, array in graph.constants.items()
             if array.dtype == NUMBER and not array.shape
         }
-        given = {name: made for name, made in graph.given.items() if name not in numbers}
-        constants = {name: it for name, it in graph.constants.items() if name not in numbers}
+        given, constants = dict(graph.given), dict(graph.constants)
         names: dict[str, str] = {}  # of what pieces make
         steps: list[Operation] = []
         for step in graph.operations:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,15 +22,14 @@ def apart() -> Iterator[None]:
     product that an activation makes twice (``xielu``).
     ``contiguous`` has no name in MLX's export format; it is a copy where its input is not in rows.
     """
-    number = itertools.count(64)
+    number, turn = itertools.count(), itertools.count(1)
     rope = mx.fast.rope
 
     def zeros(shape: Any, dtype: Any = mx.float32, **_: Any) -> mx.array:  # noqa: ANN401
-        half = 0.5 if mx.issubdtype(dtype, mx.floating) else 0  # 64.5: no constant of a model's
-        return mx.full(shape, next(number) + half, dtype)
+        return mx.full(shape, _value(next(number), dtype), dtype)
 
     def turned(x: mx.array, *rest: Any, scale: float = 1.0, **more: Any) -> mx.array:  # noqa: ANN401
-        return rope(x, *rest, scale=scale + next(number), **more)
+        return rope(x, *rest, scale=scale + next(turn), **more)
 
     times = mx.array.__mul__
     made: dict[tuple[int, int], tuple[mx.array, mx.array]] = {}
@@ -52,6 +52,13 @@ def apart() -> Iterator[None]:
         yield
 
 
+def _value(number: int, dtype: mx.Dtype) -> float:
+    """Another one for each number: 64, 64.5, … 127.5, 128, 129, … is that in 16 bits, too."""
+    if not mx.issubdtype(dtype, mx.floating):
+        return number + 1
+    return math.ldexp(128 + number % 128, number // 128 - 1)
+
+
 @contextlib.contextmanager
 def instead(new: Mapping[tuple[Any, str], Any]) -> Iterator[None]:
     """Let objects have other attributes, by object and name, for a while."""
@@ -72,21 +79,23 @@ def kernels(*, attention: bool) -> Iterator[None]:
     The CPU has no kernels for them and records the parts. A stand-in reads and makes what the
     kernel does. With ``attention``, attention is one kernel too.
     """
-
-    def norm(x: mx.array, weight: mx.array | None = None, *_: Any, **__: Any) -> mx.array:  # noqa: ANN401
-        return mx.abs(x) if weight is None else mx.abs(mx.depends(x, weight))
-
-    def rope(x: mx.array, *_: Any, **__: Any) -> mx.array:  # noqa: ANN401
-        return mx.abs(x)
-
-    def attend(q: mx.array, k: mx.array, v: mx.array, **more: Any) -> mx.array:  # noqa: ANN401
-        mask = more.get("mask")
-        reads = [q, k, v, *([mask] if isinstance(mask, mx.array) else [])]
-        made: mx.array = mx.depends(mx.zeros((*q.shape[:-1], v.shape[-1]), q.dtype), reads)
-        return made
-
-    new: dict[str, Any] = {"rms_norm": norm, "layer_norm": norm, "rope": rope}
+    new: dict[str, Any] = {"rms_norm": _norm, "layer_norm": _norm, "rope": _rope}
     if attention:
-        new["scaled_dot_product_attention"] = attend
+        new["scaled_dot_product_attention"] = _attend
     with instead({(mx.fast, name): function for name, function in new.items()}):
         yield
+
+
+def _norm(x: mx.array, weight: mx.array | None = None, *_: Any, **__: Any) -> mx.array:  # noqa: ANN401
+    return mx.abs(x) if weight is None else mx.abs(mx.depends(x, weight))
+
+
+def _rope(x: mx.array, *_: Any, **__: Any) -> mx.array:  # noqa: ANN401
+    return mx.abs(x)
+
+
+def _attend(q: mx.array, k: mx.array, v: mx.array, **more: Any) -> mx.array:  # noqa: ANN401
+    mask = more.get("mask")
+    reads = [q, k, v, *([mask] if isinstance(mask, mx.array) else [])]
+    made: mx.array = mx.depends(mx.zeros((*q.shape[:-1], v.shape[-1]), q.dtype), reads)
+    return made

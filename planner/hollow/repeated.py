@@ -36,23 +36,27 @@ class _Apart:
         self.arrays: list[mx.array] = []
         self.caches: list[Any] = []
         self._seen: dict[int, int] = {}
+        self._held = False  # by a cache
 
     def take(self, value: Any) -> Rest:  # noqa: ANN401 -- whatever a layer is given
         """The rest of ``value``."""
         kind = type(value)
         if kind in PLAIN:
             return kind, value
-        if kind is list or kind is tuple:
+        if kind is tuple or (kind is list and self._held):  # else it could be changed unseen
             return kind, tuple(map(self.take, value))
-        if kind is dict:
+        if kind is dict and self._held:
             return kind, tuple((key, self.take(held)) for key, held in value.items())
         if isinstance(value, mx.array):
             return mx.array, self._number(value, self.arrays)
         if isinstance(value, caches._BaseCache):  # noqa: SLF001 -- what all are
             if id(value) in self._seen:
                 return "again", self._seen[id(value)]
-            at = self._number(value, self.caches)
-            return "cache", at, kind, self.take(dict(vars(value)))
+            at, held = self._number(value, self.caches), self._held
+            self._held = True
+            state = self.take(dict(vars(value)))
+            self._held = held
+            return "cache", at, kind, state
         raise _Else
 
     def _number(self, value: object, of: list[Any]) -> int:
@@ -72,7 +76,9 @@ def _together(rest: Rest, arrays: Sequence[mx.array], held: Sequence[Any]) -> An
     if kind is mx.array:
         return arrays[what]
     if kind == "cache":
-        vars(held[what]).update(_together(rest[-1], arrays, held))
+        state = _together(rest[-1], arrays, held)
+        vars(held[what]).clear()
+        vars(held[what]).update(state)
     return held[what] if kind in {"cache", "again"} else what
 
 
@@ -87,7 +93,7 @@ class Layers:
 
     def __init__(self, kinds: Mapping[int, int]) -> None:
         self.kinds = kinds  # by the ``id`` of each
-        self._known: dict[object, _Recorded] = {}
+        self._known: dict[object, _Recorded | None] = {}
         self._within = False  # a layer that is being recorded
 
     @contextlib.contextmanager
@@ -104,16 +110,14 @@ class Layers:
 
         def called(layer: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401 -- mlx has no types
             given = _Apart()
-            # A list could be changed by it, where nobody looks.
-            changeable = any(isinstance(each, list | dict) for each in (*args, *more.values()))
-            if id(layer) not in self.kinds or self._within or changeable:
+            if id(layer) not in self.kinds or self._within:
                 return call(layer, *args, **more)
             try:
-                rest = given.take((args, more))
+                rest = given.take((args, tuple(more.items())))
                 weights = [get(holder, key) for _, holder, key in parameters("", layer)]
                 arrays = [*given.arrays, *weights]
                 recorded = self._recorded(call, layer, given, rest, arrays)
-            except _Else:
+            except Exception:  # noqa: BLE001 -- what it cannot do either way it raises here
                 return call(layer, *args, **more)
             made = pieces.put(recorded.piece, arrays)
             return _together(recorded.rest, made, given.caches)[-1]
@@ -129,10 +133,14 @@ class Layers:
         arrays: Sequence[mx.array],
     ) -> _Recorded:
         sorts = tuple([(tuple(array.shape), array.dtype) for array in arrays])
-        known = (*map(vars(mx.fast).get, KERNELS), self.kinds[id(layer)], rest, sorts)
+        known = (call, *map(vars(mx.fast).get, KERNELS), self.kinds[id(layer)], rest, sorts)
         if known not in self._known:
+            self._known[known] = None  # what cannot be is not tried again
             self._known[known] = self._record(call, layer, given, rest, arrays)
-        return self._known[known]
+        recorded = self._known[known]
+        if recorded is None:
+            raise _Else
+        return recorded
 
     def _record(
         self,
@@ -149,9 +157,9 @@ class Layers:
             held = [named[str(at)] for at in range(len(arrays))]
             fill(weights, held[len(given.arrays) :])
             args, more = _together(rest, held, given.caches)
-            result = call(layer, *args, **more)
+            result = call(layer, *args, **dict(more))
             made = _Apart()
-            left = made.take((given.caches, result))
+            left = made.take((*given.caches, result))
             if len(made.caches) > len(given.caches):
                 raise _Else
             after.append((left, made.arrays))

@@ -43,7 +43,10 @@ def agree(graph: Graph, rows: Rows, other: Graph, where: Point, *, least: bool =
     counted = {
         sort: sum(a * b for a, b in zip(known, there, strict=True)) for sort, known in rows.items()
     }
-    for mine, theirs in zip(graph.sorts, other.sorts, strict=True):
+    both = [*graph.sorts], [*other.sorts]
+    if len(both[0]) != len(both[1]):
+        raise Unclear("what is given depends on the step")
+    for mine, theirs in zip(*both, strict=True):
         over = counted[mine] - theirs.size
         if over < 0 or (over and not least):
             raise Unclear(f"an array of {mine.shape} here is one of {theirs.shape} there")
