@@ -35,9 +35,8 @@ def parts(
     """What the server's evaluations on ``processor`` need over weights and caches.
 
     Those of prompts and those of tokens. ``batched``: of more than one sequence; ``ends`` of
-    prompts' names, by how attention is done
-    (``planner.traced.endings``); ``moves``: further methods of ``Passes`` that a plan has no use
-    for: ``join`` and ``admit`` take at least as much.
+    prompts' names, by how attention is done (``planner.traced.endings``); ``moves``: further
+    methods of ``Passes`` that a plan has no use for: ``join`` and ``admit`` take at least as much.
 
     ``chunk`` of prompts, ``admit`` after one more has joined those being read, ``stay`` after one
     has left them; ``join`` of a sequence to those generated for, which takes more than a ``step``

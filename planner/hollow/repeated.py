@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -116,7 +117,10 @@ class Layers:
                 rest = given.take((args, tuple(more.items())))
                 weights = [get(holder, key) for _, holder, key in parameters("", layer)]
                 arrays = [*given.arrays, *weights]
-                recorded = self._recorded(call, layer, given, rest, arrays)
+                sorts = tuple([(tuple(array.shape), array.dtype) for array in arrays])
+                known = (call, *map(vars(mx.fast).get, KERNELS), self.kinds[id(layer)], rest, sorts)
+                record = partial(self._record, call, layer, given, rest, arrays)
+                recorded = self._recorded(known, record)
             except Exception:  # noqa: BLE001 -- what it cannot do either way it raises here
                 return call(layer, *args, **more)
             made = pieces.put(recorded.piece, arrays)
@@ -124,19 +128,11 @@ class Layers:
 
         return called
 
-    def _recorded(
-        self,
-        call: Call,
-        layer: Any,  # noqa: ANN401
-        given: _Apart,
-        rest: Rest,
-        arrays: Sequence[mx.array],
-    ) -> _Recorded:
-        sorts = tuple([(tuple(array.shape), array.dtype) for array in arrays])
-        known = (call, *map(vars(mx.fast).get, KERNELS), self.kinds[id(layer)], rest, sorts)
+    def _recorded(self, known: object, record: Callable[[], _Recorded]) -> _Recorded:
+        """What is known by this already, or else is recorded."""
         if known not in self._known:
             self._known[known] = None  # what cannot be is not tried again
-            self._known[known] = self._record(call, layer, given, rest, arrays)
+            self._known[known] = record()
         recorded = self._known[known]
         if recorded is None:
             raise _Else
