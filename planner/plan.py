@@ -115,7 +115,8 @@ class Plan(Record):
 
     @property
     def fits(self) -> bool:
-        return not self.refusals
+        """All that is asked for is placed: nothing is refused, and no host is left undecided."""
+        return not self.refusals and not self.undecided
 
     def on(self, host: str) -> tuple[Placement, ...]:
         """The placements that have a member on ``host``."""

@@ -144,8 +144,11 @@ def test_a_cpu_host_is_planned_against_the_memory_that_was_detected():
     host = Host(name="c", flavour="cpu", models=(model("small"),))
     lock = Known(small=traced(GIB // 2))
 
-    assert ["c"] == [*place((host,), lock, mlx_lm="0.32.2").undecided]
+    undecided = place((host,), lock, mlx_lm="0.32.2")
+    assert ["c"] == [*undecided.undecided]
+    assert not undecided.fits
     plan = place((host,), lock, mlx_lm="0.32.2", detected={"c": Detected(memory_bytes=16 * GIB)})
+    assert plan.fits
     assert [None] == [member.gpu for member in plan.placements[0].members]
 
 
