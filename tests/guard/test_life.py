@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import jinja2
 import pytest
 
 from tests.guard.fake_engine import HANG, make_runtime
@@ -20,7 +21,14 @@ from tests.guard.instance import Instance, events
 from tests.guard.streaming import InFlight
 
 LOOPS = "{{% for a in range({}) %}}{{% for b in range(99999) %}}{{% endfor %}}{{% endfor %}}x"
-HANGING, BUSY = LOOPS.format(99999), LOOPS.format(300)  # for ever; for some 4 s
+HANGING = LOOPS.format(99999)  # for ever
+
+
+def busy(seconds: float) -> str:
+    """A template that takes so long on a machine as fast as this one is now."""
+    began = time.perf_counter()
+    jinja2.Template(LOOPS.format(20)).render()
+    return LOOPS.format(round(20 * seconds / (time.perf_counter() - began)))
 
 
 def ask_behind_the_guards_back(instance: Instance, **body: Any) -> threading.Thread:
@@ -226,7 +234,7 @@ def test_clients_that_give_up_and_ask_again_hide_no_hang(tmp_path: Path, tiny: P
 def test_a_probe_beside_requests_of_a_busy_engine_fails_nothing(tmp_path: Path, tiny: Path) -> None:
     """Silent for several times its interval, all of them wait, and all are answered."""
     with Instance(tmp_path, tiny, probe_interval_s=0.5) as instance:
-        ask_behind_the_guards_back(instance, chat_template_kwargs={"chat_template": BUSY})
+        ask_behind_the_guards_back(instance, chat_template_kwargs={"chat_template": busy(4)})
         time.sleep(0.3)
         began = time.monotonic()
         assert instance.chat().status_code == 200
