@@ -201,7 +201,8 @@ class Checkout:
         if host.models_lock not in self._locks:
             self._locks[host.models_lock] = read(ROOT / host.models_lock)
         lock = self._locks[host.models_lock]
-        asked = planned.asked(host, bound, kin or (host,))
+        by_host = planned.asked(host, bound, kin or (host,))
+        asked = [one for its in by_host.values() for one in its]
         unknown = sorted({model.source for model, on in asked if lock.traced(model, on) is None})
         if unknown:
             # A plan takes cards that are not declared for newer ones; a deploy sees them.

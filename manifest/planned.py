@@ -76,14 +76,14 @@ def detected(bound: Bound) -> Detected:
 
 def asked(
     declared: inventory_data.Host, bound: Bound, kin: Iterable[inventory_data.Host]
-) -> list[tuple[inventory_data.Model, Processor]]:
-    """Give every model that the host's plan depends on, and what it has to be traced for.
+) -> dict[str, list[tuple[inventory_data.Model, Processor]]]:
+    """Give every model that the host's plan depends on, and what it has to be traced for, by host.
 
     ``kin`` are the hosts with which it may serve models together, itself among them.
     """
     hosts = [*kin]
     on = processors(hosts, {declared.name: detected(bound)})
-    return [(model, on[one.name]) for one in hosts for model in one.models]
+    return {one.name: [(model, on[one.name]) for model in one.models] for one in hosts}
 
 
 def planned(

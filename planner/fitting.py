@@ -70,6 +70,10 @@ class Candidate:
         """Settings from generous to frugal."""
         return ladder(self.model.concurrency, self.traced)
 
+    def tried(self, *, frugal: bool) -> tuple[Settings, ...]:
+        """Those that packing tries: it is told more when all have their place."""
+        return self.rungs()[-1:] if frugal else self.rungs()[COMFORTABLE:]
+
     def need(
         self,
         settings: Settings,

@@ -72,20 +72,16 @@ def _declaring(hosts: Iterable[Host]) -> dict[str, tuple[Host, ...]]:
 
 
 def related(host: Host, hosts: Iterable[Host]) -> tuple[Host, ...]:
-    """Give ``host`` and all whose spanning models its own plan depends on, in order.
+    """Give ``host`` and all whose models its own plan depends on, in order.
 
-    Of the others no more than those models: they are placed before all others.
+    All of theirs: what one of them serves alone leaves less room to what they serve together.
     """
     everyone = [*hosts]
     kin = {host.name}
     sets = [{one.name for one in own} for _, own in spans(everyone)]
     while more := [names for names in sets if names & kin and names - kin]:
         kin = kin.union(*more)
-    return tuple(
-        one if one.name == host.name else one.model_copy(update={"models": wide(one)})
-        for one in everyone
-        if one.name in kin
-    )
+    return tuple(one for one in everyone if one.name in kin)
 
 
 def wide(host: Host) -> tuple[Model, ...]:

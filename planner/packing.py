@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from planner.declared import Host, Model
-from planner.fitting import COMFORTABLE, Attempt, Devices, by_kind, candidate, each, on_each_host
+from planner.fitting import Attempt, Devices, by_kind, candidate, each, on_each_host
 from planner.plan import Member, Placement, Refusal, Space
 from planner.refusing import Refusing, untraced
 from planner.traced import SIZES, Rank, Traced
@@ -101,8 +101,7 @@ class Packing:
     ) -> Placement | None:
         """Place one replica and take its bytes from ``free``, or leave ``free`` alone."""
         for attempt in self._attempts(model, traced, free):
-            rungs = attempt.able.rungs()
-            fit = attempt.fit(rungs[-1:] if frugal else rungs[COMFORTABLE:], self.devices)
+            fit = attempt.fit(attempt.able.tried(frugal=frugal), self.devices)
             if fit is None:
                 continue
             for space in attempt.spaces:

@@ -62,19 +62,23 @@ class _Planning:
     def plan(self, hosts: Sequence[Host]) -> Plan:
         """Place or refuse every model, without a word on what else would fit."""
         together: frozenset[tuple[str, str]] = frozenset()
+        frugal = not any(map(wide, hosts))  # of what goes over hosts: nothing does
         best: Plan | None = None
         while True:
-            plan, own = self._plan(hosts, together)
+            plan, own = self._plan(hosts, together, frugal=frugal)
             if best is None or len(plan.refusals) < len(best.refusals):
                 best = plan
             # What a host could serve alone, and has no room for beside others, may go over several.
             alone = {(it.host, it.model) for it in plan.refusals} & own
-            if not alone:
-                return best
             together |= alone
+            if not alone:
+                if frugal or not best.refusals:
+                    return best
+                # What goes over several can do with less.
+                together, frugal = frozenset(), True
 
     def _plan(
-        self, hosts: Sequence[Host], together: frozenset[tuple[str, str]]
+        self, hosts: Sequence[Host], together: frozenset[tuple[str, str]], *, frugal: bool
     ) -> tuple[Plan, set[tuple[str, str]]]:
         """A plan, and which models over hosts are left to a host; those ``together`` are not."""
         spaces: dict[str, tuple[Space, ...]] = {}
@@ -95,6 +99,7 @@ class _Planning:
             on=self.on,
             mlx_lm=self.mlx_lm,
             together=together,
+            frugal=frugal,
             fits_alone=lambda host, model, free: (
                 not self._packed(
                     host.model_copy(update={"models": (model,)}), spaces[host.name], free

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from planner.declared import Host, Model
-from planner.fitting import COMFORTABLE, Attempt, Devices, Lock, candidate, each
+from planner.fitting import Attempt, Devices, Lock, candidate, each
 from planner.fleet import spans
 from planner.plan import Member, Placement, Refusal, Space
 from planner.refusing import Refusing, impossible, untraced
@@ -31,6 +31,7 @@ class Spans:
     mlx_lm: str | None
     fits_alone: Callable[[Host, Model, Sequence[int]], bool]
     together: frozenset[tuple[str, str]] = frozenset()  # host, slug
+    frugal: bool = False  # told the most frugal settings, until all others are placed
     placements: list[Placement] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     own: set[tuple[str, str]] = field(default_factory=set)  # host, slug: left to the host's plan
@@ -106,7 +107,7 @@ class Spans:
         """Place one instance on all hosts of ``span`` and take its bytes from ``free``."""
         for attempt in self._attempts(span, model, traced, free):
             devices = self.devices.on(span[0])
-            fit = attempt.fit(attempt.able.rungs()[COMFORTABLE:], devices)
+            fit = attempt.fit(attempt.able.tried(frugal=self.frugal), devices)
             if fit is None:
                 continue
             self._made[span[0].name, model.slug] = attempt, devices

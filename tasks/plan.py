@@ -30,7 +30,10 @@ def plan(declared: Host, bound: Bound) -> Declaration:
     status is 1.
     """
     kin = related(declared, hosts(inventory).values())
-    lock = _locked(planned.asked(declared, bound, kin), declared)
+    asked = planned.asked(declared, bound, kin)
+    lock = Lock()
+    for one in kin:  # each from its own hub, with its own token
+        lock = _locked(asked[one.name], one, ROOT / declared.models_lock)
     declaration = planned.planned(declared, bound, lock, _sources(), kin)
     for words in declaration.warnings:
         host.log_styled(words, fg="yellow", log_func=logger.warning)
@@ -45,13 +48,13 @@ def _sources() -> Sources:
 _ONE_AT_A_TIME = Mutex()  # hosts are prepared side by side, and they share the file
 
 
-def _locked(asked: Iterable[tuple[Model, Processor]], declared: Host) -> Lock:
-    """Give what is known of the hosts' models; what is not yet is fetched from the hub."""
+def _locked(asked: Iterable[tuple[Model, Processor]], declared: Host, path: Path) -> Lock:
+    """Give all that the lock at ``path`` knows; what it does not of a host's models is fetched."""
     with _ONE_AT_A_TIME:
         try:
             return ensure(
                 asked,
-                ROOT / declared.models_lock,
+                path,
                 endpoint=declared.hub.endpoint,
                 token=token(declared.hub.token) or None,
                 hashed=True,

@@ -82,9 +82,9 @@ def test_a_trace_is_asked_for_the_cards_that_were_found() -> None:
     host = Host(name="h1", flavour="cuda13", models=(alone,))
     other = Host(name="h2", gpus=("Tesla T4",), flavour="cuda13", fabric="10.0.0.2", models=(wide,))
 
-    assert asked(host, WITH_GPU, [host]) == [(alone, "gpu")]
-    assert asked(host, old, [host]) == [(alone, "older gpu")]
-    assert asked(other, WITH_GPU, [other]) == [(wide, "older gpu")]
+    assert asked(host, WITH_GPU, [host]) == {host.name: [(alone, "gpu")]}
+    assert asked(host, old, [host]) == {host.name: [(alone, "older gpu")]}
+    assert asked(other, WITH_GPU, [other]) == {other.name: [(wide, "older gpu")]}
 
 
 def inputs(declaration: Declaration) -> str | None:

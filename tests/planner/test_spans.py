@@ -84,6 +84,20 @@ def test_what_room_is_left_goes_to_a_span_too():
     assert kept() == 8 > kept(own, own=traced(12 * GIB)) > 2
 
 
+def test_what_has_no_room_beside_a_span_is_given_some_of_what_that_would_keep():
+    """Another span, or what its hosts serve alone; what is left over goes to all of them."""
+    wide = model("big", hosts_spanned=2)
+    other = model("next", hosts_spanned=2, ranks=2, fabric_port=7800)
+    known = {"big": traced(120 * GIB), "next": traced(36 * GIB), "own": traced(18 * GIB)}
+
+    for beside in (other, model("own")):
+        placed = plan([host(n, wide, beside) for n in (1, 2)], **known)
+        assert placed.fits
+        for space in placed.spaces:
+            assert sum(it.need.total for it in placed.on(space.host)) <= space.usable
+        assert max(it.settings.prompt_cache_entries for it in placed.placements) == 2
+
+
 def test_it_is_served_once_by_every_two_of_four():
     """In the order of the inventory."""
     wide = model("big", hosts_spanned=2)
@@ -208,20 +222,21 @@ def test_cpu_hosts_have_a_rank_each():
 
 
 def test_every_host_of_a_span_plans_it_alike():
-    """Each from its own models and those that bind it to others: never from anybody else's."""
+    """From all models of those that are bound to each other: never from anybody else's.
+
+    To the byte: ranks that were told different settings refuse each other.
+    """
     wide, other = model("big", hosts_spanned=2), model("next", hosts_spanned=2, fabric_port=7800)
     hosts = [
         host(1, wide, model("own")), host(2, other, wide), host(3, other), host(4, model("own"))
     ]  # fmt: skip
-    known = {"big": traced(120 * GIB), "next": traced(20 * GIB), "own": traced(8 * GIB)}
-    whole = where(plan(hosts, **known))
+    known = {"big": traced(120 * GIB), "next": traced(8 * GIB), "own": traced(12 * GIB)}
+    whole = plan(hosts, **known)
 
     for each in hosts:
         kin = related(each, hosts)
         assert [one.name for one in kin] == (["h4"] if each.name == "h4" else ["h1", "h2", "h3"])
-        placed = where(plan(kin, **known))
-        mine = {key: value for key, value in placed.items() if each.name in dict(value)}
-        assert mine == {key: value for key, value in whole.items() if each.name in dict(value)}
+        assert plan(kin, **known).on(each.name) == whole.on(each.name)
 
 
 def test_the_report_names_every_host_of_an_instance():
