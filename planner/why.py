@@ -10,7 +10,7 @@ from planner.demand import Settings, work
 from planner.fitting import Candidate, Devices, Lock, attention, by_kind, candidate, on_each_host
 from planner.fleet import span_of
 from planner.plan import Plan, Space
-from planner.spaces import processors
+from planner.spaces import processors, without_kernels
 from planner.traced import SIZES, Rank, Traced
 
 
@@ -45,7 +45,7 @@ def _on(
             yield f"  but {words.removeprefix(f'{host.name}: {model.slug}: ')}"
     if not traced.batchable:
         yield f"  served one at a time: {traced.alone}"
-    spaces = [space for space in plan.spaces if space.host == host.name]
+    spaces = tuple(space for space in plan.spaces if space.host == host.name)
     for space in spaces:
         where = "memory" if space.gpu is None else f"GPU {space.gpu}, {space.name}"
         device = Devices().on(host).of(space)
@@ -58,8 +58,9 @@ def _on(
         return
     if len(span) > 1:
         yield f"  may go over {len(span)} hosts: {', '.join(span)}"
-        spaces = [space for space in plan.spaces if space.host in span]
-    yield from _rules(model, traced, spaces, Devices().on(host))
+        spaces = tuple(space for space in plan.spaces if space.host in span)
+    if not without_kernels(host, spaces):
+        yield from _rules(model, traced, spaces, Devices().on(host))
     yield from _outcome(host, model, plan)
 
 

@@ -387,6 +387,9 @@ def test_a_host_with_a_card_that_mlx_has_no_kernels_for_is_refused(flavour, name
         assert not plan.placements
         assert ["one", "two"] == [refusal.model for refusal in plan.refusals]
         assert f"no kernels for GPU 1 ({name})" in plan.refusals[0].reason
+    said = why("one", (declared,), known, plan, mlx_lm="0.32.2")
+    assert "fits" not in said
+    assert f"refused: {plan.refusals[0].reason}" in said
 
 
 def test_a_span_over_such_a_host_is_refused_on_all_of_its_hosts():
@@ -404,6 +407,7 @@ def test_a_span_over_such_a_host_is_refused_on_all_of_its_hosts():
 
     assert ["h0", "h1"] == [refusal.host for refusal in plan.refusals]
     assert plan.refusals[0].reason.startswith("h1: MLX has no kernels for GPU 0 (NVIDIA B300)")
+    assert "fits" not in why("m", hosts, Known(m=traced(GIB)), plan, mlx_lm="0.32.2")
 
 
 def test_a_card_that_nobody_knows_is_named_with_those_near():
