@@ -36,7 +36,7 @@ environment: .venv/ready  ## the project's own locked virtual environment, .venv
 	@echo "installing: uv and $$(grep -c '^[a-z].*==' locks/dev.txt) locked Python packages, into .venv"
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r locks/uv.txt
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes locks/dev.txt
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes locks/dev.txt
 	@touch .venv/ready
 
 lock: environment  ## lock every environment anew, to the newest versions that locks/*.in allow

@@ -95,7 +95,8 @@ def main(  # noqa: PLR0913, PLR0917 -- one for each option
         if model is not None:
             hosts = tuple(at_a_commit(host, model) for host in hosts)
         lock = locked(hosts, lock_path, errors)
-        plan = place(hosts, lock)
+        with errors.status("placing models, and trying what would make others fit"):
+            plan = place(hosts, lock)
         show(plan, hosts, lock, explain=explain, as_json=as_json, svg=svg)
     except (Fault, InventoryError, LockError) as fault:
         for line in str(fault).splitlines():

@@ -219,7 +219,7 @@ def main() -> None:
         print(f"| {number} | {taken:.2f} |")
     print(f"\n{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB resident")
     if asked.plot:
-        figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3))
         for axis, rows, label in (
             (axes[0], by_hosts, "hosts, 10 models each"),
             (axes[1], by_models, "models on each of 10 hosts"),

@@ -47,7 +47,8 @@ class Device(Record):
     process_bytes: int  # of one process, outside of MLX's count
     group_bytes: int  # of one rank of a group, on top
     behind: Behind
-    assumed: Mapping[str, str] = field(default_factory=dict)  # by field, where nobody measured
+    # By field, where nobody measured.
+    assumed: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def on(self, capability: str) -> Device:
         """The same GPU's with a card of this compute capability."""

@@ -68,7 +68,8 @@ class Candidate:
 
     def rungs(self) -> tuple[Settings, ...]:
         """Settings from generous to frugal."""
-        return ladder(self.model.concurrency, self.traced)
+        concurrency = self.model.concurrency
+        return self.traced.once(("ladder", concurrency), lambda: ladder(concurrency, self.traced))
 
     def tried(self, *, frugal: bool) -> tuple[Settings, ...]:
         """Those that packing tries: it is told more when all have their place."""
@@ -87,19 +88,25 @@ class Candidate:
         All are told the same limits of memory, so that each may come to hold as much.
         """
         kinds = {space.compute_capability: space for space in spaces}
-        needs = (
-            need(
-                self.traced,
-                self.rank,
-                settings,
-                context or self.model.context,
-                devices.of(space),
-                ranks=self.size,
-                fused=attention(self.traced, space)[0],
+        context = context or self.model.context
+
+        def worst() -> Need:
+            needs = (
+                need(
+                    self.traced,
+                    self.rank,
+                    settings,
+                    context,
+                    devices.of(space),
+                    ranks=self.size,
+                    fused=attention(self.traced, space)[0],
+                )
+                for space in kinds.values()
             )
-            for space in kinds.values()
-        )
-        return max(needs, key=lambda it: it.total)
+            return max(needs, key=lambda it: it.total)
+
+        asked = ("need", self.rank, self.size, settings, context, tuple(kinds), devices)
+        return self.traced.once(asked, worst)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

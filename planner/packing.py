@@ -29,6 +29,7 @@ class Packing:
         self.traces = traces
         self.devices = devices
         self.refusing = Refusing(host=host.name, spaces=spaces, devices=devices)
+        self.most, _ = on_each_host(spaces)  # devices of one kind
 
     def plan(self) -> tuple[list[Placement], list[Refusal]]:
         """Placements and refusals, in the order of the inventory."""
@@ -119,10 +120,12 @@ class Packing:
 
     def _attempts(self, model: Model, traced: Traced, free: Sequence[int]) -> Iterator[Attempt]:
         """What can be tried for a model, over the fewest devices first."""
+        by_room = sorted(range(len(free)), key=lambda index: (-free[index], index))
+        kinds = by_kind(by_room, lambda index: self.spaces[index].name)
         for size in self._sizes(model):
             if (able := candidate(model, traced, size)) is None:
                 continue
-            for chosen in self._choices(model, size, free):
+            for chosen in self._choices(model, size, kinds, free):
                 spaces = tuple(self.spaces[index] for index in chosen)
                 yield Attempt(able=able, spaces=spaces, room=each(free, chosen))
 
@@ -132,16 +135,16 @@ class Packing:
             return (len(model.gpus),)
         if model.ranks is not None:
             return (model.ranks,)
-        return tuple(size for size in SIZES if size <= on_each_host(self.spaces)[0])
+        return tuple(size for size in SIZES if size <= self.most)
 
-    def _choices(self, model: Model, size: int, free: Sequence[int]) -> Sequence[tuple[int, ...]]:
+    def _choices(
+        self, model: Model, size: int, kinds: Sequence[list[int]], free: Sequence[int]
+    ) -> Sequence[tuple[int, ...]]:
         """The devices of each kind with most room; the kind first of which a rank has most."""
         if model.gpus is not None:
             return [model.gpus] if max(model.gpus, default=0) < len(free) else []
         if self.spaces[0].gpu is None:
             return [(0,) * size]  # a CPU host's ranks are processes beside each other
-        by_room = sorted(range(len(free)), key=lambda index: (-free[index], index))
-        kinds = by_kind(by_room, lambda index: self.spaces[index].name)
         enough = [alike[:size] for alike in kinds if len(alike) >= size]
         return [tuple(sorted(it)) for it in sorted(enough, key=lambda it: -each(free, it))]
 

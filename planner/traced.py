@@ -6,13 +6,14 @@ context, concurrency and prefill step without loading the model again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from planner.program import Behind, Point, Program, Sized
 from planner.record import Record
 
+T = TypeVar("T")
 FUSED_HEAD = 128
 # Which a model is traced for. An older GPU, of a compute capability under 8.0, has no kernel for
 # attention and works it off in steps; its host may have newer ones beside it.
@@ -114,7 +115,7 @@ class Traced(Record):
     programs: Mapping[str, Program]
     assumed: tuple[str, ...] = ()  # what was not read from the checkpoint, and from where it is
     # What was asked before: the same model is placed on many hosts under the same settings.
-    _asked: dict[Any, int] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _asked: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def batchable(self) -> bool:
@@ -140,8 +141,15 @@ class Traced(Record):
             for size, rank in self.ranks.items()
         }
         made = replace(self, ranks=ranks)
-        made._asked.update(self._asked)  # noqa: SLF001 - of passes, whatever the weights are
+        made._asked.update(self._asked)  # noqa: SLF001 - what hangs on weights says of which
         return made
+
+    def once(self, asked: Hashable, answer: Callable[[], T]) -> T:
+        """The ``answer`` to what is ``asked`` of this model, worked out when it is asked first."""
+        if asked not in self._asked:
+            self._asked[asked] = answer()
+        known: T = self._asked[asked]
+        return known
 
     def over(
         self,
@@ -164,17 +172,24 @@ class Traced(Record):
         since nobody waited for them.
         """
         asked = (name, behind, point, longest, tuple(after))
-        if asked not in self._asked:
-            before: list[Sized] = []
-            for earlier in after:
-                for key, at in self._programs(*earlier)[:1]:
-                    before += self.programs[key].sized(behind, at)[:1]
-            programs = self._programs(name, point, longest)
-            if not programs and self.programs:
-                raise KeyError(f"`{name}` was not traced")
-            found = [self._peak(key, behind, at, before) for key, at in programs]
-            self._asked[asked] = min(found, default=0)
-        return self._asked[asked]
+        return self.once(asked, lambda: self._over(*asked))
+
+    def _over(
+        self,
+        name: str,
+        behind: Behind,
+        point: Point,
+        longest: int | None,
+        after: Sequence[tuple[str, Point, int]],
+    ) -> int:
+        before: list[Sized] = []
+        for earlier in after:
+            for key, at in self._programs(*earlier)[:1]:
+                before += self.programs[key].sized(behind, at)[:1]
+        programs = self._programs(name, point, longest)
+        if not programs and self.programs:
+            raise KeyError(f"`{name}` was not traced")
+        return min((self._peak(key, behind, at, before) for key, at in programs), default=0)
 
     def _peak(self, key: str, behind: Behind, point: Point, before: Sequence[Sized]) -> int:
         """Of what was recorded for short steps only, what it takes more than a chunk does there."""
