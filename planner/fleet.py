@@ -72,16 +72,25 @@ def _declaring(hosts: Iterable[Host]) -> dict[str, tuple[Host, ...]]:
 
 
 def related(host: Host, hosts: Iterable[Host]) -> tuple[Host, ...]:
-    """Give ``host`` and all whose models its own plan depends on, in order.
+    """Give ``host`` and all whose models its own plan depends on, in order."""
+    return next(kin for kin in families(hosts) if host in kin)
 
-    All of theirs: what one of them serves alone leaves less room to what they serve together.
+
+def families(hosts: Iterable[Host]) -> Iterator[tuple[Host, ...]]:
+    """Give the hosts that are planned together: those that may serve a model together, and theirs.
+
+    With all of their models: what one of them serves alone leaves less room to what they serve
+    together.
     """
     everyone = [*hosts]
-    kin = {host.name}
-    sets = [{one.name for one in own} for _, own in spans(everyone)]
-    while more := [names for names in sets if names & kin and names - kin]:
-        kin = kin.union(*more)
-    return tuple(one for one in everyone if one.name in kin)
+    kin = {host.name: frozenset((host.name,)) for host in everyone}
+    for _, own in spans(everyone):
+        together = frozenset().union(*(kin[host.name] for host in own))
+        kin |= dict.fromkeys(together, together)
+    found: dict[frozenset[str], list[Host]] = {}
+    for host in everyone:
+        found.setdefault(kin[host.name], []).append(host)
+    return map(tuple, found.values())
 
 
 def wide(host: Host) -> tuple[Model, ...]:

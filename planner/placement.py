@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TypeVar
 
 from planner.declared import Host, Model
 from planner.fitting import Devices, Lock
-from planner.fleet import related, wide
+from planner.fleet import families, related, wide
 from planner.packing import Packing
 from planner.plan import Placement, Plan, Refusal, Space
 from planner.refusing import impossible
@@ -15,6 +17,8 @@ from planner.spaces import Detected, found_on, processors, spaces_of, without_ke
 from planner.spans import Spans
 from planner.traced import Processor, Traced
 from planner.ways_out import Ways
+
+Of = TypeVar("Of", Space, Placement, Refusal)  # of a host
 
 
 def place(
@@ -61,6 +65,21 @@ class _Planning:
 
     def plan(self, hosts: Sequence[Host]) -> Plan:
         """Place or refuse every model, without a word on what else would fit."""
+        plans = [self._together(kin) for kin in families(hosts)]
+        order = {host.name: at for at, host in enumerate(hosts)}
+
+        def in_order(parts: Iterable[Sequence[Of]]) -> tuple[Of, ...]:
+            return tuple(sorted(chain.from_iterable(parts), key=lambda one: order[one.host]))
+
+        return Plan(
+            spaces=in_order(plan.spaces for plan in plans),
+            placements=in_order(plan.placements for plan in plans),
+            refusals=in_order(plan.refusals for plan in plans),
+            undecided={name: why for plan in plans for name, why in plan.undecided.items()},
+        )
+
+    def _together(self, hosts: Sequence[Host]) -> Plan:
+        """Plan hosts that depend on each other, and on no others."""
         together: frozenset[tuple[str, str]] = frozenset()
         frugal = not any(map(wide, hosts))  # of what goes over hosts: nothing does
         best: Plan | None = None

@@ -165,6 +165,22 @@ def test_each_span_is_judged_by_itself():
     assert [one.host for one in placed.refusals] == ["h3", "h4"]
 
 
+def test_what_other_hosts_have_no_room_for_changes_nothing_here():
+    """Only those make room that have something to do with it."""
+    wide, other = (model(name, hosts_spanned=2) for name in ("big", "other"))
+    mine = [host(n, wide, model("own")) for n in (1, 2)]
+    tight = [host(n, other, model("more")) for n in (3, 4)]
+    known = {name: traced(120 * GIB) for name in ("big", "other")}
+    known |= {"own": traced(12 * GIB), "more": traced(18 * GIB)}
+
+    placed = plan([*mine, *tight], **known)
+
+    assert placed.fits
+    for hosts in (mine, tight):
+        for each in hosts:
+            assert placed.on(each.name) == plan(hosts, **known).on(each.name)
+
+
 def test_four_hosts_that_need_two_for_a_model_serve_it_twice():
     """It may span four, and has no need to."""
     wide = model("big", hosts_spanned=4)
