@@ -175,6 +175,7 @@ def _hardware(bound: Bound) -> tuple[Resource, ...]:
             uuid=gpu.uuid,
             name=gpu.name,
             pci=gpu.pci,
+            memory_mib=gpu.memory_bytes // 2**20,
             # Preflight refuses a card in any other mode.
             compute_mode="Default",
             mig="Disabled",

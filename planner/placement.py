@@ -65,7 +65,7 @@ class _Planning:
 
     def plan(self, hosts: Sequence[Host]) -> Plan:
         """Place or refuse every model, without a word on what else would fit."""
-        plans = [self._together(kin) for kin in families(hosts)]
+        plans = [self._family(kin) for kin in families(hosts)]
         order = {host.name: at for at, host in enumerate(hosts)}
 
         def in_order(parts: Iterable[Sequence[Of]]) -> tuple[Of, ...]:
@@ -78,7 +78,7 @@ class _Planning:
             undecided={name: why for plan in plans for name, why in plan.undecided.items()},
         )
 
-    def _together(self, hosts: Sequence[Host]) -> Plan:
+    def _family(self, hosts: Sequence[Host]) -> Plan:
         """Plan hosts that depend on each other, and on no others."""
         together: frozenset[tuple[str, str]] = frozenset()
         frugal = not any(map(wide, hosts))  # of what goes over hosts: nothing does

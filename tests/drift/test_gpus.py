@@ -41,6 +41,7 @@ def first(**changed: object) -> Callable[[Profile], Profile]:
 CHANGES: dict[str, tuple[Callable[[Profile], Profile], set[tuple[str, str, str | None]]]] = {
     "nothing": (lambda profile: profile, set()),
     "ECC switched on": (first(ecc="Enabled"), {("changed by hand", FIRST, "ecc")}),
+    "less memory": (first(memory_mib=91000), {("changed by hand", FIRST, "memory_mib")}),
     "less power": (first(power_limit=450), {("changed by hand", FIRST, "power_limit_watts")}),
     "exclusive": (
         first(compute_mode="Exclusive_Process"),
