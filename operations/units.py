@@ -40,13 +40,13 @@ def running(units: Sequence[Unit]) -> Commands:
 
 
 @operation()
-def only(unit_set: UnitSet) -> Commands:
+def only(unit_sets: Sequence[UnitSet]) -> Commands:
     """
-    Ensure that of a template of ours no other instances run than those declared.
+    Ensure that of templates of ours no other instances run than those declared.
 
-    + unit_set: pattern and names
+    + unit_sets: pattern and names, one for each template
     """
-    yield from converge("units", [unit_set], _end_others)
+    yield from converge("units", unit_sets, _end_others)
 
 
 def mend(compared: Comparison) -> Iterator[Command]:

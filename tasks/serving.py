@@ -19,8 +19,7 @@ def serving(declaration: Declaration) -> None:
         instances.possible(name="Ask for the other hosts", hosts=declaration.peers)
     for one in part.of(Instance):
         served.setdefault(one.leader, []).extend((by_name.pop(one.unit), one))
-    for unit_set in part.of(UnitSet):
-        units.only(name="End instances that are not declared", unit_set=unit_set)
+    units.only(name="End instances that are not declared", unit_sets=part.of(UnitSet))
     sockets.closed(name="End what listens besides them", sockets=part.of(Sockets))
     files.converged(
         name="Write units and settings", resources=part.of(Entry), contents=part.contents
