@@ -208,7 +208,7 @@ class Checkout:
             # A plan takes cards that are not declared for newer ones; a deploy sees them.
             way_out = "run ./plan.py, or deploy where `gpus` are not declared"
             raise LockError(f"models.lock: has no trace of {', '.join(unknown)}; {way_out}")
-        sources = sorted({model.source for model, _ in asked})
+        sources = sorted({model.source for model, _ in by_host[host.name]})
         unhashed = [source for source in sources if not lock.models[source].hashed]
         if unhashed:
             raise LockError(f"models.lock: has no hashes of {', '.join(unhashed)}; deploy once")

@@ -33,8 +33,8 @@ mlx-lm {mlx_lm}, {total} of them. {counts}. The caches that a traced one makes a
 
 `refused` is what `plan.py` says of such a model on every host, with this reason: mlx-lm itself
 cannot load or run it there, its graph cannot be recorded, or its cache is of a class that the
-replay does not know, which is never guessed. minicpm and qwen3_vl_moe may be refused for how these
-small checkpoints are made. `(by step)`: the graph depends on the tokens of a step.
+replay does not know, which is never guessed. `(by step)`: the graph depends on the tokens of a
+step.
 
 | architecture | verdict |
 |---|---|

@@ -126,6 +126,7 @@ PARTICULAR: dict[str, dict[str, Any]] = {
         "swa_head_dim": HEAD, "swa_v_head_dim": HEAD, "swa_num_attention_heads": HEADS,
         "swa_num_key_value_heads": KV_HEADS, "n_shared_experts": None,
     },
+    "minicpm": {"tie_word_embeddings": False},
     "minicpm3": {"rope_scaling": {"type": "longrope", "long_factor": [1.0] * 8,
                                   "short_factor": [1.0] * 8,
                                   "original_max_position_embeddings": 4096}},
@@ -153,13 +154,15 @@ PARTICULAR: dict[str, dict[str, Any]] = {
                 "ffn_multipliers": [2.0] * LAYERS, "ffn_dim_divisor": 64},
     "plamo": {"n_shared_head": 1},
     "qwen": {"kv_channels": HEAD, "num_attention_heads": HEADS},
+    "qwen3_vl_moe": {"text_config": {"tie_word_embeddings": False}},
     "recurrent_gemma": {"block_types": ["recurrent", "attention"], "_block_types": None},
     "spark2_5": {"rope_parameters": {SLIDING: ROPE, FULL: ROPE}, "layer_types": TURNS,
                   "hidden_act": "gelu"},
 }  # fmt: skip
 # Around the language model of another.
 AROUND = {
-    "gemma3": "gemma3_text", "lfm2-vl": "lfm2", "mistral3": "llama", "pixtral": "llama",
+    "gemma3": "gemma3_text", "gemma4": "gemma4_text", "lfm2-vl": "lfm2", "mistral3": "llama",
+    "pixtral": "llama",
     "qwen2_vl": "qwen2", "qwen3_vl": "qwen3", "qwen3_vl_moe": "qwen3_moe",
 }  # fmt: skip
 # What safetensors calls MLX's types.

@@ -99,7 +99,8 @@ def planned(
     are all hosts of the inventory, where the host's models may span several.
     """
     kin = related(declared, fleet or [declared])
-    plan = place(kin, lock, detected={declared.name: detected(bound)})
+    seen = {declared.name: detected(bound)}
+    plan = place(kin, lock, detected=seen, advise=(declared.name,))
     by_slug = {model.slug: model for model in declared.models}
     fabric = {one.name: one.fabric or "" for one in kin}
     models = [

@@ -110,6 +110,7 @@ def _uneven(hosts: Sequence[Host]) -> Iterator[str]:
                 ("flavour", host.flavour, first.flavour),
                 ("measured", host.measured, first.measured),
                 ("site.python", host.site.python, first.site.python),
+                ("models_lock", host.models_lock, first.models_lock),
             ):
                 if mine != other:
                     yield f"{host.name}: {key}: not as of `{first.name}`, which serves `{slug}` too"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TypeVar
@@ -28,15 +28,18 @@ def place(
     mlx_lm: str | None = None,
     detected: Mapping[str, Detected] | None = None,
     devices: Devices | None = None,
+    advise: Collection[str] | None = None,
 ) -> Plan:
     """A plan for all ``hosts``: every model of each is placed or refused.
 
     ``mlx_lm`` is the version that the hosts get (None: the one installed here, to which the
     runtimes are locked). A host whose devices are neither declared nor in ``detected`` is
     undecided. ``devices`` are the figures that only a device can give, where no host's own
-    ``measured`` says otherwise.
+    ``measured`` says otherwise. ``advise`` are the hosts of which somebody wants to know what would
+    make fit what is refused (None: all).
     """
-    detected = detected or {}
+    seen = {host.name: found_on(host, detected or {}) for host in hosts}
+    detected = {name: found for name, found in seen.items() if found}
     planning = _Planning(
         lock=lock,
         mlx_lm=mlx_lm,
@@ -45,7 +48,12 @@ def place(
         devices=devices or Devices(),
     )
     plan = planning.plan(hosts)
-    refusals = tuple(planning.advised(refusal, hosts, plan) for refusal in plan.refusals)
+    refusals = tuple(
+        planning.advised(refusal, hosts, plan)
+        if advise is None or refusal.host in advise
+        else refusal
+        for refusal in plan.refusals
+    )
     return replace(plan, refusals=refusals, warnings=tuple(planning.warnings(hosts)))
 
 
@@ -71,11 +79,12 @@ class _Planning:
         def in_order(parts: Iterable[Sequence[Of]]) -> tuple[Of, ...]:
             return tuple(sorted(chain.from_iterable(parts), key=lambda one: order[one.host]))
 
+        undecided = {name: why for plan in plans for name, why in plan.undecided.items()}
         return Plan(
             spaces=in_order(plan.spaces for plan in plans),
             placements=in_order(plan.placements for plan in plans),
             refusals=in_order(plan.refusals for plan in plans),
-            undecided={name: why for plan in plans for name, why in plan.undecided.items()},
+            undecided={name: undecided[name] for name in order if name in undecided},
         )
 
     def _family(self, hosts: Sequence[Host]) -> Plan:
@@ -87,8 +96,11 @@ class _Planning:
             plan, own = self._plan(hosts, together, frugal=frugal)
             if best is None or len(plan.refusals) < len(best.refusals):
                 best = plan
-            # What a host could serve alone, and has no room for beside others, may go over several.
+            # What a host could serve alone, and has no room for beside others, may go over several;
+            # so may what takes others' room there.
             alone = {(it.host, it.model) for it in plan.refusals} & own
+            crowded = {it.host for it in plan.refusals}
+            alone = alone or {(name, slug) for name, slug in own if name in crowded}
             together |= alone
             if not alone:
                 if frugal or not best.refusals:
@@ -103,11 +115,15 @@ class _Planning:
         spaces: dict[str, tuple[Space, ...]] = {}
         undecided: dict[str, str] = {}
         for host in hosts:
-            its = spaces_of(host, found_on(host, self.detected), self.devices.on(host))
+            its = spaces_of(host, self.detected.get(host.name), self.devices.on(host))
             if isinstance(its, str):
                 undecided[host.name] = its
             else:
-                spaces[host.name] = (*its, *self.more.get(host.name, ()))
+                more = enumerate(self.more.get(host.name, ()), len(its))
+                spaces[host.name] = (
+                    *its,
+                    *(replace(one, host=host.name, gpu=index) for index, one in more),
+                )
         reasons = {host.name: without_kernels(host, spaces.get(host.name, ())) for host in hosts}
         spans = Spans(
             hosts=hosts,
@@ -219,13 +235,20 @@ class _Trial:
         more: Sequence[Space] = (),
     ) -> Plan | None:
         lock = self.planning.lock
+        mine = model.model_copy()  # by its identity known from what other hosts declare alike
         if traced is not None:
-            lock = _Instead(lock=lock, slug=model.slug, known=traced)
+            lock = _Instead(lock=lock, model=mine, known=traced)
+        # What goes over hosts is changed on all that declare it.
+        changed = {
+            host.name
+            for host in self.hosts
+            if host.name in self.names or self.model.hosts_spanned > 1
+        }
         hosts = [
             host.model_copy(
                 update={
                     "models": tuple(
-                        model if one == self.model else one
+                        mine if one == self.model and host.name in changed else one
                         for one in host.models
                         if one == self.model or not alone
                     )
@@ -233,7 +256,7 @@ class _Trial:
             )
             for host in self.hosts
         ]
-        added = {name: tuple(replace(space, host=name) for space in more) for name in self.names}
+        added = dict.fromkeys(self.names, tuple(more))
         plan = replace(self.planning, lock=lock, more=added).plan(hosts)
         refused = any(one.model == model.slug and one.host in self.names for one in plan.refusals)
         others = {one for one in self.before if one[0] not in self.names or one[1] != model.slug}
@@ -243,16 +266,16 @@ class _Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class _Instead:
-    """A lock that knows one model otherwise, on whatever it was refused on."""
+    """A lock that knows one model otherwise, and no other that is declared alike."""
 
     lock: Lock
-    slug: str
+    model: Model
     known: Traced
 
     def traced(
         self, model: Model, processor: Processor, *, mlx_lm: str | None = None
     ) -> Traced | str | None:
-        if model.slug == self.slug:
+        if model is self.model:
             return self.known
         return self.lock.traced(model, processor, mlx_lm=mlx_lm)
 

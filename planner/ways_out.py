@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -75,8 +76,8 @@ class Ways:
     def _by_hand(self) -> Iterator[str]:
         """Other devices of the same host."""
         given = [name for name in ("gpus", "ranks") if getattr(self.model, name) is not None]
-        if given and (plan := self._fits(gpus=None, ranks=None)):
-            placed = next(one for one in plan.placements if one.model == self.model.slug)
+        plan = self._fits(gpus=None, ranks=None) if given else None
+        if plan and (placed := self._here(plan)):
             where = "; ".join(placed.where.values())
             yield f"without `{'` and `'.join(given)}`: it fits on {where}"
 
@@ -87,24 +88,29 @@ class Ways:
                 yield "a machine of its own: other models have the room"
             return
         pinned = self.model.gpus
+        if pinned is not None and self.model.hosts_spanned > 1:
+            return  # the same pin would have to be right on every host that declares it
         spaces = [one for one in self.spaces if pinned is None or one.gpu in pinned]
         kinds = {space.name: space for space in sorted(spaces, key=lambda it: it.usable)}
-        _, hosts = on_each_host(self.spaces)
+        hosts = len({one.host for one in self.spaces})
         for name, space in reversed(kinds.items()):
             card = replace(space, usable=int(space.total * self.devices.cuda.usable_share))
-            there = sum(one.name == name for one in self.spaces) // hosts
+            counts = Counter(one.host for one in self.spaces if one.name == name)
+            there = min(counts.values()) if len(counts) == hosts else 0
+            even = len({*counts.values()}) == 1 and there
             for count in range(1, MORE + 1) if self._could(card) else ():
                 if placed := self._placed(card, count):
                     able = candidate(self.model, self.traced, placed.ranks)
                     assert able is not None, "it was placed"  # noqa: S101
                     needs = able.need(able.rungs()[-1], [card], self.devices).total
                     each = f"on each of {placed.ranks}" if placed.ranks > 1 else "on one"
-                    if placed.ranks == (there + count) * hosts:
+                    if even and placed.ranks == (there + count) * hosts:
                         each = "on each"
                     others = self.trial(self.model, alone=True)
                     why = "; other models have the room that there is" if others else ""
                     its = f"{name}) on each host" if hosts > 1 else f"{name})"
-                    yield f"{there + count} GPUs of this kind ({its}: {gib(needs)} {each}{why}"
+                    many = f"{there + count} GPUs" if even else f"{count} GPUs more"
+                    yield f"{many} of this kind ({its}: {gib(needs)} {each}{why}"
                     return
 
     def _could(self, card: Space) -> bool:
@@ -116,14 +122,24 @@ class Ways:
 
     def _placed(self, card: Space, count: int) -> Placement | None:
         """Where the model is with ``count`` cards more on each host; pinned to them, if it is."""
-        own = len(self.spaces) // on_each_host(self.spaces)[1]
-        more = [replace(card, gpu=own + at) for at in range(count)]
         model = self.model
-        if model.gpus is not None:
+        if model.gpus is not None:  # those of one host
+            own = len(self.spaces)
             model = model.model_copy(update={"gpus": tuple(range(own, own + count))})
-        plan = self.trial(model, more=more)
-        placed = plan.placements if plan else ()
-        return next((one for one in placed if one.model == model.slug), None)
+        plan = self.trial(model, more=[card] * count)
+        return self._here(plan) if plan else None
+
+    def _here(self, plan: Plan) -> Placement | None:
+        """Where the model is on the hosts that it was refused on."""
+        hosts = {space.host for space in self.spaces}
+        return next(
+            (
+                one
+                for one in plan.placements
+                if one.model == self.model.slug and hosts & {*one.where}
+            ),
+            None,
+        )
 
     def _quantized(self) -> Iterator[str]:
         """Fewer bits a weight, where that alone is enough."""

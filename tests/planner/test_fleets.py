@@ -13,7 +13,7 @@ WEIGHTS = [gib * GIB for gib in (4, 8, 12, 18, 24, 36, 60, 70, 90, 120, 150)]
 
 
 def fleet(chosen):
-    """Two to four hosts of a kind, models of theirs, and up to three over some of them."""
+    """Two to four hosts, models of theirs, and up to three over some of them."""
     known = {}
 
     def model(name, **more):
@@ -28,7 +28,7 @@ def fleet(chosen):
         on = chosen.sample(range(count), count // size * size)
         ranks = chosen.choice([None, size])
         wide[model(f"w{at}", hosts_spanned=size, fabric_port=7700 + 20 * at, ranks=ranks)] = on
-    cards = tuple(chosen.choice([CARD, SMALL]) for _ in range(chosen.randint(1, 2)))
+    cards = [chosen.choice([CARD, SMALL]) for _ in range(chosen.randint(1, 2))]
     hosts = []
     for at in range(count):
         models = [each for each, on in wide.items() if at in on]
@@ -39,7 +39,7 @@ def fleet(chosen):
                 name=f"h{at}",
                 fabric=f"10.0.0.{at + 1}",
                 flavour="cuda13",
-                gpus=cards,
+                gpus=(*cards, *chosen.choice([(), (), (CARD,)])),
                 models=tuple(models),
             )
         )

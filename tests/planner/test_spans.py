@@ -6,6 +6,7 @@ from planner.declared import Gpu, Host, InventoryError, Model
 from planner.fleet import read_hosts, related
 from planner.placement import place
 from planner.report import report
+from planner.spaces import Detected
 from planner.why import why
 from tests.planner.test_place import CARD, GIB, Known, model, traced
 
@@ -96,6 +97,17 @@ def test_what_has_no_room_beside_a_span_is_given_some_of_what_that_would_keep():
         for space in placed.spaces:
             assert sum(it.need.total for it in placed.on(space.host)) <= space.usable
         assert max(it.settings.prompt_cache_entries for it in placed.placements) == 2
+
+
+def test_what_takes_others_room_goes_over_both_though_a_host_could_serve_it_alone():
+    """Whichever of them is declared first."""
+    wide, own = model("small", hosts_spanned=2), model("own")
+    known = {"small": traced(24 * GIB), "own": traced(62 * GIB)}
+
+    for models in ((own, wide), (wide, own)):
+        placed = plan([host(n, *models) for n in (1, 2)], **known)
+        assert placed.fits
+        assert len(placed.on("h1")[0].where) == 2
 
 
 def test_it_is_served_once_by_every_two_of_four():
@@ -235,6 +247,37 @@ def test_cpu_hosts_have_a_rank_each():
     placed = plan(hosts, some=traced(24 * GIB))
 
     assert where(placed) == {("c1", "some.0"): [("c1", None), ("c2", None)]}
+
+
+def test_what_a_host_of_a_span_was_seen_to_have_changes_nothing():
+    """Nobody else could know it: neither for a plan, nor for what would make others fit."""
+    named = "NVIDIA L4"
+    hosts = [
+        host(n, model("wide", hosts_spanned=2, ranks=2), model("own"), gpus=(named,))
+        for n in (1, 2)
+    ]
+    known = Known(wide=traced(8 * GIB), own=traced(15 * GIB + 300 * 2**20))
+    more = Gpu(name=named, memory_bytes=24 * GIB, compute_capability="8.9")
+    seen = {"h1": Detected(gpus=(more,))}
+
+    plans = [place(hosts, known, mlx_lm="0.32.2", detected=found) for found in (None, seen)]
+
+    assert plans[0].refusals
+    assert plans[0] == plans[1]
+
+
+def test_hosts_that_nothing_is_known_of_are_told_in_their_order():
+    """Whatever they are planned with."""
+    wide = model("wide", hosts_spanned=2)
+    hosts = [
+        host(1, wide),
+        host(2, model("own"), fabric=None, gpus=None),
+        host(3, wide, gpus=("NVIDIA FOO",)),
+    ]
+
+    undecided = plan(hosts, wide=traced(GIB), own=traced(GIB)).undecided
+
+    assert [*undecided] == ["h2", "h3"]
 
 
 def test_every_host_of_a_span_plans_it_alike():

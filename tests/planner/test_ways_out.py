@@ -209,3 +209,34 @@ def test_of_one_that_cannot_be_split_it_is_said_whatever_gpus_there_are(count):
     no = "no: 148.3 GiB in AWQ 4-bit, 86.0 GiB over the GPUs; over 2 such: " * (count == 1)
     assert vllm.startswith(f"vLLM: {no}"), vllm
     assert "NVFP4, " in vllm
+
+
+def ways(hosts, **known):
+    placed = place(hosts, Known(**known), mlx_lm="0.32.2")
+    return {(one.host, one.model): one.ways_out for one in placed.refusals}
+
+
+def test_of_hosts_with_unlike_numbers_of_gpus_it_is_said_how_many_more():
+    """As many on each, since none could use more; done, it fits."""
+    vast = traced(240 * GIB)
+    vast.ranks[4] = traced(120 * GIB).ranks[2]
+    wide = model("vast", hosts_spanned=2)
+
+    told = ways([spanning(1, wide), spanning(2, wide, gpus=(CARD,) * 3)], vast=vast)
+    with_more = [spanning(n, wide, gpus=(CARD,) * (n * 2)) for n in (1, 2)]
+
+    assert told["h1", "vast"][0].startswith("1 GPUs more of this kind (NVIDIA RTX PRO 6000")
+    assert told["h1", "vast"][0].endswith("on each host: 64.6 GiB on each of 4")
+    assert place(with_more, Known(vast=vast), mlx_lm="0.32.2").fits
+
+
+def test_what_another_host_declares_alike_is_neither_changed_nor_told_of():
+    """They have a model over both of them, and a model of the same name of their own each."""
+    wide, own, fat = model("w", hosts_spanned=2), model("own", gpus=(0,)), model("fat", gpus=(0,))
+    known = {"w": traced(2 * GIB), "own": traced(40 * GIB), "fat": traced(60 * GIB)}
+    hosts = [spanning(1, wide, own), spanning(2, wide, fat, own, gpus=(CARD, CARD))]
+
+    first, second, *_ = ways(hosts, **known)["h2", "own"]
+
+    assert first == "without `gpus`: it fits on GPU 1"
+    assert second.startswith("3 GPUs of this kind (NVIDIA RTX PRO 6000")
